@@ -1,0 +1,97 @@
+"""Mean loss of each 250 steps, and steps a second, of a network on the first bytes of a file.
+
+    python bench/loss_curve.py FILE [--network pac] [--no-seb] [--lanes 512] [--bytes 1000000]
+
+The loss is the coded size's: -log2(frequency / 2^24) of every true byte. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sepzip import engine, presets
+from sepzip.coder.plain import BlockEncoder
+from sepzip.lanes import split_lanes
+from sepzip.model import Model
+
+GROUP = 250
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--network", default="pac")
+    parser.add_argument("--level", type=int)
+    parser.add_argument("--no-seb", action="store_true")
+    parser.add_argument("--lanes", type=int)
+    parser.add_argument("--bytes", type=int, default=1_000_000)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=NUMBER", help="change a model setting")
+    options = parser.parse_args()
+    data = options.file.read_bytes()[: options.bytes]
+    network = None if options.level else options.network
+    preset = presets.resolve(options.level, network, not options.no_seb, options.lanes)
+    changes = dict(change.split("=") for change in options.set)
+    settings = replace(preset.model, **{name: eval_number(text) for name, text in changes.items()})
+    lanes = preset.lanes
+    device = torch.device(engine.pick_device(options.device))
+    losses, seconds, digest = measure(data, settings, lanes, device)
+    groups = [float(np.mean(losses[i : i + GROUP])) for i in range(0, len(losses), GROUP)]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    result = {
+        "file": options.file.name,
+        "bytes": len(data),
+        "lanes": lanes,
+        "device": name,
+        "torch": torch.__version__,
+        "steps_per_second": round(len(losses) / seconds, 1),
+        "bits_per_byte": round(float(np.sum(losses)) * lanes / len(data), 4),
+        "mean_loss": [round(group, 3) for group in groups],
+        "payload_sha256": digest,
+        "settings": asdict(settings),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def eval_number(text: str) -> int | tuple[int, ...]:
+    """Return the whole number, or the numbers joined by commas, that `text` spells."""
+    numbers = tuple(int(part) for part in text.rstrip(",").split(","))
+    return numbers if "," in text else numbers[0]
+
+
+def measure(
+    data: bytes, settings: presets.ModelSettings, lanes: int, device: torch.device
+) -> tuple[list[float], float, str]:
+    """Return the mean loss of each step in bits, the seconds, and the coder's output's SHA-256."""
+    matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
+    losses: list[float] = []
+    coder = BlockEncoder(lanes, settings.lanes_per_coder)
+    with engine.exactly(device):
+        model = Model(settings, lanes, device)
+        source = engine.Truth(lanes, device)
+        stepper = engine.Stepper(model, source, device)
+        begun = time.perf_counter()
+        for first in range(0, len(matrix), engine.CHUNK_STEPS):
+            chunk = matrix[first : first + engine.CHUNK_STEPS]
+            source.load(chunk)
+            stepper.run(len(chunk))
+            starts, widths = (tensor.cpu().numpy() for tensor in source.intervals(len(chunk)))
+            losses.extend((24 - np.log2(widths)).mean(1))
+            for row in range(len(chunk)):
+                coder.step(starts[row], widths[row])
+        seconds = time.perf_counter() - begun
+    return losses, seconds, hashlib.sha256(coder.finish_block()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""The loop that codes a segment, in both directions, and the device it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import memory
+from .coder import most_words
+from .coder.device import DeviceDecoder
+from .coder.plain import BlockDecoder, BlockEncoder
+from .errors import CorruptError, DeviceError, MismatchError, OutOfMemoryError
+from .frame import CodedBlock
+from .frequencies import Frequencies
+from .lanes import join_lanes, longer_lanes, split_lanes, steps_for
+from .model import Model
+from .presets import ModelSettings
+
+__all__ = ["decode_segment", "encode_segment", "exactly", "pick_device"]
+
+CHUNK_STEPS = 256
+"""Steps between two looks at the coder; blocks end at multiples of it. Part of no format."""
+
+_WARM_STEPS = 3
+
+Advance = Callable[[int], None]
+
+
+class Source(Protocol):
+    """Where the true symbols of a step come from."""
+
+    def symbols(self, frequencies: Frequencies) -> Tensor:
+        """Return one symbol a lane, int64 [lanes], given what was predicted."""
+
+
+class Stepper:
+    """Runs steps: predict, get the true symbols, learn. On CUDA the step is one captured graph."""
+
+    def __init__(self, model: Model, source: Source, device: torch.device) -> None:
+        self._model = model
+        self._source = source
+        self._device = device
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._warm = 0
+
+    def run(self, steps: int) -> None:
+        """Run this many steps; on CUDA they may not have finished when this returns."""
+        for _ in range(steps):
+            if self._device.type != "cuda":
+                self.step()
+            elif self._graph is not None:
+                self._graph.replay()
+            elif self._warm < _WARM_STEPS:
+                # Libraries allocate their work space in their first calls, which must not be captured.
+                self.step()
+                self._warm += 1
+            else:
+                torch.cuda.synchronize(self._device)
+                self._graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self._graph):
+                    self.step()
+                self._graph.replay()
+
+    def step(self) -> None:
+        """Run one step as it is written."""
+        frequencies = self._model.predict()
+        self._model.learn(self._source.symbols(frequencies))
+
+
+class Truth:
+    """The source when encoding: a chunk of known symbols; it records the intervals to be coded."""
+
+    def __init__(self, lanes: int, device: torch.device) -> None:
+        shape = (CHUNK_STEPS, lanes)
+        self._symbols = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._starts = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._frequencies = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._index = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def load(self, symbols: NDArray[np.uint8]) -> None:
+        """Take the symbols of the next steps, [steps, lanes]."""
+        self._symbols[: len(symbols)].copy_(torch.from_numpy(symbols))
+        self._index.zero_()
+
+    def symbols(self, frequencies: Frequencies) -> Tensor:
+        """Return the next step's symbols and record their intervals."""
+        symbols = self._symbols.index_select(0, self._index).squeeze(0)
+        starts, widths = frequencies.intervals(symbols)
+        self._starts.index_copy_(0, self._index, starts.unsqueeze(0))
+        self._frequencies.index_copy_(0, self._index, widths.unsqueeze(0))
+        self._index.add_(1)
+        return symbols
+
+    def intervals(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Return copies of the starts and frequencies of the chunk's steps, int64 [steps, lanes]."""
+        return self._starts[:steps].clone(), self._frequencies[:steps].clone()
+
+
+class Decoded:
+    """The source when decoding: the coder finds the symbols; they are kept for a chunk of steps."""
+
+    def __init__(self, lanes: int, lanes_per_coder: int, device: torch.device) -> None:
+        self._lanes = lanes
+        self._lanes_per_coder = lanes_per_coder
+        self._device = device
+        self._plain: BlockDecoder | None = None
+        self._on_device: DeviceDecoder | None = None
+        self._index = torch.zeros(1, dtype=torch.int64, device=device)
+        self._found = torch.zeros((CHUNK_STEPS, lanes), dtype=torch.int64, device=device)
+        self.active = lanes
+
+    def load(self, payload: bytes) -> bool:
+        """Begin a block; return whether a step captured before is no longer valid."""
+        if self._device.type != "cuda":
+            self._plain = BlockDecoder(payload, self._lanes, self._lanes_per_coder)
+            return False
+        needed = len(payload) // 3
+        renewed = self._on_device is None or self._on_device.capacity < needed
+        if self._on_device is None or renewed:
+            self._on_device = DeviceDecoder(self._lanes, self._lanes_per_coder, needed, self._device)
+        self._on_device.load(payload)
+        return renewed
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the block's words have all been read."""
+        decoder = self._plain or self._on_device
+        return decoder is not None and decoder.is_finished
+
+    def symbols(self, frequencies: Frequencies) -> Tensor:
+        """Return the next step's symbols as the coder finds them."""
+        starts = frequencies.starts()
+        if self._plain is not None:
+            symbols = torch.zeros(self._lanes, dtype=torch.int64)
+            symbols[: self.active] = torch.from_numpy(self._plain.step(starts[: self.active].numpy()))
+        elif self._on_device is not None:
+            symbols = self._on_device.step(starts, self.active)
+        else:
+            raise RuntimeError("no block was loaded")
+        self._found.index_copy_(0, self._index, symbols.unsqueeze(0))
+        self._index.add_(1)
+        return symbols
+
+    def take(self, steps: int) -> NDArray[np.uint8]:
+        """Return the chunk's symbols, [steps, lanes], and begin the next chunk."""
+        found = self._found[:steps].to(torch.uint8).cpu().numpy()
+        self._index.zero_()
+        return found
+
+
+def encode_segment(
+    data: bytes | bytearray | memoryview,
+    model: ModelSettings,
+    lanes: int,
+    device: str,
+    advance: Advance | None = None,
+) -> Iterator[CodedBlock]:
+    """Yield the coded blocks of a segment.
+
+    `device` is as `pick_device` returns it; `advance` is called with the number of further bytes done.
+    Raises OutOfMemoryError before the work begins if the model will not fit.
+    """
+    target = torch.device(device)
+    matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
+    steps = len(matrix)
+    memory.check(model, lanes, len(data), target)
+    with exactly(target):
+        network = Model(model, lanes, target)
+        source = Truth(lanes, target)
+        stepper = Stepper(network, source, target)
+        encoder = BlockEncoder(lanes, model.lanes_per_coder)
+        last_active = longer_lanes(len(data), lanes)
+        block_steps = 0
+        pending: tuple[int, int, Tensor, Tensor, Tensor] | None = None
+        for first in range(0, steps + CHUNK_STEPS, CHUNK_STEPS):
+            launched = None
+            if first < steps:
+                chunk = matrix[first : first + CHUNK_STEPS]
+                source.load(chunk)
+                stepper.run(len(chunk))
+                launched = (first, len(chunk), *source.intervals(len(chunk)), network.fingerprint())
+            if pending is not None:
+                # Coded while the device is at work on the chunk after it.
+                begun, count, starts, widths, fingerprint = pending
+                host_starts, host_widths = starts.cpu().numpy(), widths.cpu().numpy()
+                for row in range(count):
+                    active = last_active if begun + row == steps - 1 else lanes
+                    encoder.step(host_starts[row, :active], host_widths[row, :active])
+                block_steps += count
+                if advance is not None:
+                    advance(min(len(data), (begun + count) * lanes) - min(len(data), begun * lanes))
+                if encoder.is_full or begun + count == steps:
+                    yield CodedBlock(block_steps, int(fingerprint.item()), encoder.finish_block())
+                    block_steps = 0
+            pending = launched
+
+
+def decode_segment(
+    blocks: Iterable[CodedBlock],
+    size: int,
+    model: ModelSettings,
+    lanes: int,
+    device: str,
+    advance: Advance | None = None,
+) -> bytearray:
+    """Return the `size` bytes of a segment from its coded blocks, which are pulled one by one.
+
+    Raises CorruptError for blocks that cannot be a segment's, MismatchError if the weights differ from
+    the encoder's, OutOfMemoryError before the work begins if the model will not fit.
+    """
+    target = torch.device(device)
+    steps = steps_for(size, lanes)
+    last_active = longer_lanes(size, lanes)
+    memory.check(model, lanes, size, target)
+    found: list[NDArray[np.uint8]] = []
+    done = 0
+    with exactly(target):
+        network: Model | None = None
+        source = Decoded(lanes, model.lanes_per_coder, target)
+        stepper: Stepper | None = None
+        for block in blocks:
+            if block.steps < 1 or done + block.steps > steps:
+                raise CorruptError("a block covers more steps than its segment has; the file is damaged")
+            renewed = source.load(block.payload)
+            if network is None:
+                network = Model(model, lanes, target)
+            if stepper is None or renewed:
+                stepper = Stepper(network, source, target)
+            end = done + block.steps
+            while done < end:
+                count = min(CHUNK_STEPS, end - done)
+                partial = done + count == steps and last_active < lanes
+                stepper.run(count - partial)
+                if partial:
+                    source.active = last_active
+                    stepper.step()
+                found.append(source.take(count))
+                if advance is not None:
+                    advance(min(size, (done + count) * lanes) - min(size, done * lanes))
+                done += count
+            fingerprint = int(network.fingerprint().item())
+            if fingerprint != block.fingerprint:
+                raise MismatchError(
+                    f"the weights at step {done} differ from those of the machine that made the file "
+                    f"({fingerprint:08x}, not {block.fingerprint:08x}): decode on another device, e.g. "
+                    "--device cpu, and please report it"
+                )
+            if not source.is_finished:
+                raise CorruptError("a block's payload does not end with its last symbol; the file is damaged")
+    if done != steps:
+        raise CorruptError("a segment's blocks do not cover all its steps; the file is damaged")
+    return bytearray(join_lanes(np.concatenate(found), size).data)
+
+
+def pick_device(name: str) -> str:
+    """Return the torch name of the device 'auto', 'cpu', 'cuda' or 'cuda:N'; DeviceError if not there."""
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return "cpu"
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(number) if number else 0
+    if index >= count:
+        there = f"this machine has cuda:0 to cuda:{count - 1}" if count else "no CUDA device was found"
+        raise DeviceError(f"device {name!r} is not there: {there}; use --device auto or cpu")
+    return f"cuda:{index}"
+
+
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """Set what exactness needs of torch for the work inside, and restore it; turn out-of-memory into ours."""
+    precision = torch.get_float32_matmul_precision()
+    if not _keeps_subnormals(device):
+        raise DeviceError("subnormal numbers are flushed to zero here: call torch.set_flush_denormal(False)")
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode():
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    yield
+            else:
+                yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(memory.advice(device)) from None
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _keeps_subnormals(device: torch.device) -> bool:
+    smallest_normal = torch.full((1,), 2.0**-126, device=device)
+    return bool((smallest_normal * 0.5 * 2.0 == smallest_normal).item())

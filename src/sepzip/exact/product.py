@@ -1,0 +1,80 @@
+"""Exact products of matrices of whole numbers.
+
+The result is the integer sum, rounded once to float32, so it does not depend on how it is computed.
+What computes it is chosen by speed: int8 products with int32 sums where the processor has them,
+float32 products while every partial sum stays below 2^24, and otherwise float64 ones, which are exact
+below 2^53.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .quantise import INT8_MOST
+
+__all__ = ["product_8x8", "product_16x8", "product_16x16", "split_digits"]
+
+_FLOAT32_INNER = (1 << 24) // (128 * 128)
+"""The longest inner dimension for which sums of int8 products are exact in float32."""
+
+
+def product_8x8(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b as float32; a [m, k] and b [k, n] hold whole numbers within int8."""
+    if a.is_cuda:
+        return _float_product(a, b)
+    if _has_int8_products():
+        return torch._int_mm(a.to(torch.int8), b.to(torch.int8)).to(torch.float32)
+    return _float_product(a, b)
+
+
+def product_16x8(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b as float32; a [m, k] holds whole numbers up to INT16_MOST, b [k, n] within int8."""
+    if a.is_cuda or not _has_int8_products():
+        return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.float32)
+    rows = a.shape[0]
+    digits = torch.cat(split_digits(a)).to(torch.int8)
+    sums = torch._int_mm(digits, b.to(torch.int8))
+    if a.shape[1] <= _FLOAT32_INNER:
+        # Both sums are then below 2^24: exact as float32, and their sum is rounded once.
+        sums = sums.to(torch.float32)
+        return sums[:rows].mul_(256.0).add_(sums[rows:])
+    wide = sums.to(torch.int64)
+    return (wide[:rows].mul_(256).add_(wide[rows:])).to(torch.float32)
+
+
+def product_16x16(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b as float64, exact; a and b hold whole numbers below 2^16 (inner size up to 2^21)."""
+    return a.to(torch.float64) @ b.to(torch.float64)
+
+
+def split_digits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (high, low), float32 whole numbers within int8, with x = 256 high + low."""
+    high = (x * (1.0 / 256)).add_(0.5).floor_()
+    return high, x - high * 256.0
+
+
+def _float_product(a: Tensor, b: Tensor) -> Tensor:
+    if a.shape[-1] <= _FLOAT32_INNER:
+        return a @ b
+    return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.float32)
+
+
+@cache
+def _has_int8_products() -> bool:
+    """Return whether this processor's int8 products were seen to be exact and worth using.
+
+    Kernels for processors without the right instructions may saturate 16-bit intermediate sums; the
+    largest operands show it.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"):
+        return False
+    for left in (INT8_MOST, -128):
+        for right in (INT8_MOST, -128):
+            a = torch.full((17, 96), left, dtype=torch.int8)
+            b = torch.full((96, 24), right, dtype=torch.int8)
+            if not bool((torch._int_mm(a, b) == 96 * left * right).all()):
+                return False
+    return True

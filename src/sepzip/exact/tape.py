@@ -1,0 +1,119 @@
+"""Reverse-mode differentiation in a defined order.
+
+A framework's own automatic differentiation may add the gradients of a value that is used three times
+in any order, and float addition is not associative. Here they are added in the reverse of the order
+in which the operations were recorded, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Node", "Parameters", "Tape"]
+
+
+class Node:
+    """A float32 tensor with the gradient of the loss by it, None until something adds to it."""
+
+    __slots__ = ("data", "grad")
+
+    def __init__(self, data: Tensor, grad: Tensor | None = None) -> None:
+        self.data = data
+        self.grad = grad
+
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Add `gradient`, of the shape of `data`; the first one is kept without a copy."""
+        self.grad = gradient if self.grad is None else self.grad + gradient
+
+    def take_gradient(self) -> Tensor:
+        """Return the gradient and forget it, so that its memory can be reused."""
+        gradient = self.grad
+        if gradient is None:
+            raise RuntimeError("an operation's output was never used: its gradient is missing")
+        self.grad = None
+        return gradient
+
+
+class Tape:
+    """The operations of one step, to be undone in reverse."""
+
+    def __init__(self) -> None:
+        self._backward: list[Callable[[], None]] = []
+
+    def record(self, backward: Callable[[], None]) -> None:
+        """Remember how an operation turns its output's gradient into its inputs' gradients."""
+        self._backward.append(backward)
+
+    def run_backward(self) -> None:
+        """Run what was recorded, the newest first, and forget it."""
+        while self._backward:
+            self._backward.pop()()
+
+
+class Parameters:
+    """All weights of a model as views into one flat float32 buffer, and their gradients likewise.
+
+    One buffer lets the optimizer treat every weight in one pass.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._initial: list[Tensor] = []
+        self._nodes: list[ParameterNode] = []
+        self.data = torch.empty(0)
+        self.grad = torch.empty(0)
+
+    def add(self, initial: Tensor) -> ParameterNode:
+        """Return a parameter that starts as `initial`; usable once `seal` has been called."""
+        node = ParameterNode(initial)
+        self._initial.append(initial)
+        self._nodes.append(node)
+        return node
+
+    def seal(self) -> None:
+        """Lay all parameters out in the flat buffers; none can be added afterwards."""
+        total = sum(initial.numel() for initial in self._initial)
+        self.data = torch.empty(total, dtype=torch.float32, device=self.device)
+        self.grad = torch.zeros(total, dtype=torch.float32, device=self.device)
+        offset = 0
+        for node in self._nodes:
+            initial = node.data
+            end = offset + initial.numel()
+            view = self.data[offset:end].view(initial.shape)
+            view.copy_(initial)
+            node.data = view
+            node.gradient_view = self.grad[offset:end].view(initial.shape)
+            offset = end
+        self._initial.clear()
+
+    def begin_step(self) -> None:
+        """Mark every gradient as not yet written in this step."""
+        for node in self._nodes:
+            node.written = False
+
+    def end_step(self) -> None:
+        """Check that every parameter got a gradient: a stale one would be learnt from again."""
+        if not all(node.written for node in self._nodes):
+            raise RuntimeError("a parameter got no gradient in this step")
+
+
+class ParameterNode(Node):
+    """A parameter; its gradient is written into the flat buffer."""
+
+    __slots__ = ("gradient_view", "written")
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__(initial)
+        self.gradient_view = initial
+        self.written = False
+
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Write the step's first gradient over the last step's, add any further one."""
+        if self.written:
+            self.gradient_view.add_(gradient)
+        else:
+            self.gradient_view.copy_(gradient)
+            self.written = True

@@ -1,0 +1,67 @@
+"""A model: a network, its optimizer and the bytes it has seen; it predicts, and it learns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .exact.tape import Node, Tape
+from .frequencies import Frequencies
+from .networks import base, pac
+from .optimizer import Adam
+from .presets import ModelSettings
+
+__all__ = ["Model"]
+
+_FINGERPRINT_CHUNK = 1 << 22
+
+NETWORKS = (pac,)
+"""The modules whose import registers the networks that come with sepzip."""
+
+
+class Model:
+    """Predicts the next byte of every lane, then learns the true ones; the same in both directions.
+
+    Everything that changes from step to step is a tensor that keeps its address, so that a step can be
+    captured and replayed.
+    """
+
+    def __init__(self, settings: ModelSettings, lanes: int, device: torch.device) -> None:
+        self.lanes = lanes
+        self._network = base.build(settings, lanes, device)
+        self._optimizer = Adam(self._network.parameters, settings.learning_rate * 1e-6, lanes)
+        self._context = torch.zeros((settings.context, lanes), dtype=torch.int64, device=device)
+        self._steps = torch.zeros(1, dtype=torch.int64, device=device)
+        self._tape = Tape()
+        self._logits: Node | None = None
+        self._frequencies: Frequencies | None = None
+        self._network.start(self._context)
+
+    def predict(self) -> Frequencies:
+        """Return the frequencies of the next byte of every lane."""
+        self._network.parameters.begin_step()
+        self._logits = self._network.forward(self._tape, self._context)
+        self._frequencies = Frequencies(self._logits.data)
+        return self._frequencies
+
+    def learn(self, symbols: Tensor) -> None:
+        """Take the true bytes, int64 [lanes], of the last prediction, and update the weights by them."""
+        if self._logits is None or self._frequencies is None:
+            raise RuntimeError("learn needs a prediction")
+        self._logits.add_gradient(self._frequencies.loss_gradient(symbols))
+        self._logits = self._frequencies = None
+        self._tape.run_backward()
+        self._network.parameters.end_step()
+        self._optimizer.update(self._steps)
+        self._steps.add_(1)
+        self._context.copy_(torch.cat([self._context[1:], symbols.unsqueeze(0)]))
+
+    def fingerprint(self) -> Tensor:
+        """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""
+        total = torch.zeros(1, dtype=torch.int64, device=self._steps.device)
+        odd = 2 * torch.arange(_FINGERPRINT_CHUNK, device=self._steps.device) + 1
+        for state in (self._network.parameters.data, self._optimizer.first, self._optimizer.second):
+            for part in state.view(torch.int32).split(_FINGERPRINT_CHUNK):
+                # Wraps modulo 2^64, like every integer sum here, in any order.
+                total = total.mul_(0x9E3779B1).add_((part * odd[: len(part)]).sum())
+        return (total ^ (total >> 32)) & 0xFFFFFFFF

@@ -1,0 +1,1 @@
+"""The base networks, one a file, and their registry (base.py)."""

@@ -1,0 +1,56 @@
+"""What a network is, and how one is built from a frame's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedError
+from ..exact.initialise import Initialiser
+from ..exact.tape import Node, Parameters, Tape
+from ..presets import ModelSettings
+
+__all__ = ["Front", "Network", "build", "register"]
+
+
+class Front(Protocol):
+    """What turns a context into the values that a base network takes."""
+
+    def forward(self, tape: Tape, context: Tensor) -> Node:
+        """Return [lanes, width] from context, int64 [bytes, lanes], the oldest byte first."""
+
+
+class Network(Protocol):
+    """A network with all its weights in `parameters`."""
+
+    parameters: Parameters
+
+    def start(self, context: Tensor) -> None:
+        """Fill what is kept from step to step as if `context`, int64 [bytes, lanes], had been seen."""
+
+    def forward(self, tape: Tape, context: Tensor) -> Node:
+        """Return logits [lanes, 256] of the next byte; called once a step, in order."""
+
+
+Builder = Callable[[ModelSettings, int, Parameters, Initialiser], Network]
+
+_builders: dict[str, Builder] = {}
+
+
+def register(name: str, builder: Builder) -> None:
+    """Let settings whose network is `name` be built by `builder`."""
+    _builders[name] = builder
+
+
+def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:
+    """Return the network of these settings with its first weights; UnsupportedError for an unknown name."""
+    if settings.network not in _builders:
+        raise UnsupportedError(f"unknown network {settings.network!r}: install a newer sepzip")
+    parameters = Parameters(device)
+    initialiser = Initialiser(settings.seed, device)
+    network = _builders[settings.network](settings, lanes, parameters, initialiser)
+    parameters.seal()
+    return network
