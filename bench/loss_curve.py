@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int)
     parser.add_argument("--bytes", type=int, default=1_000_000)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=NUMBER", help="change a model setting")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=NUMBER")
     options = parser.parse_args()
     data = options.file.read_bytes()[: options.bytes]
     network = None if options.level else options.network

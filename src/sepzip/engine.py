@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import memory
-from .coder import most_words
 from .coder.device import DeviceDecoder
 from .coder.plain import BlockDecoder, BlockEncoder
 from .errors import CorruptError, DeviceError, MismatchError, OutOfMemoryError
 from .frame import CodedBlock
 from .frequencies import Frequencies
-from .lanes import join_lanes, longer_lanes, split_lanes, steps_for
+from .lanes import LaneJoiner, longer_lanes, split_lanes, steps_for
 from .model import Model
 from .presets import ModelSettings
 
@@ -28,6 +28,8 @@ CHUNK_STEPS = 256
 """Steps between two looks at the coder; blocks end at multiples of it. Part of no format."""
 
 _WARM_STEPS = 3
+
+_capturing = threading.Lock()
 
 Advance = Callable[[int], None]
 
@@ -61,9 +63,15 @@ class Stepper:
                 self.step()
                 self._warm += 1
             else:
-                torch.cuda.synchronize(self._device)
+                torch.cuda.current_stream(self._device).synchronize()
                 self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):
+                # Other threads may be at work on streams of their own meanwhile.
+                graph = torch.cuda.graph(
+                    self._graph,
+                    stream=torch.cuda.current_stream(self._device),
+                    capture_error_mode="thread_local",
+                )
+                with _capturing, graph:
                     self.step()
                 self._graph.replay()
 
@@ -128,10 +136,10 @@ class Decoded:
         return renewed
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the block's words have all been read."""
+    def words_left(self) -> int:
+        """The words of the block not yet read, below 0 if more were read than there are."""
         decoder = self._plain or self._on_device
-        return decoder is not None and decoder.is_finished
+        return decoder.words_left if decoder else 0
 
     def symbols(self, frequencies: Frequencies) -> Tensor:
         """Return the next step's symbols as the coder finds them."""
@@ -218,7 +226,7 @@ def decode_segment(
     steps = steps_for(size, lanes)
     last_active = longer_lanes(size, lanes)
     memory.check(model, lanes, size, target)
-    found: list[NDArray[np.uint8]] = []
+    joiner = LaneJoiner(size, lanes)
     done = 0
     with exactly(target):
         network: Model | None = None
@@ -240,7 +248,9 @@ def decode_segment(
                 if partial:
                     source.active = last_active
                     stepper.step()
-                found.append(source.take(count))
+                joiner.add(source.take(count))
+                if source.words_left < 0:
+                    raise CorruptError("a block's payload ends before its last symbol; the file is damaged")
                 if advance is not None:
                     advance(min(size, (done + count) * lanes) - min(size, done * lanes))
                 done += count
@@ -251,11 +261,11 @@ def decode_segment(
                     f"({fingerprint:08x}, not {block.fingerprint:08x}): decode on another device, e.g. "
                     "--device cpu, and please report it"
                 )
-            if not source.is_finished:
+            if source.words_left:
                 raise CorruptError("a block's payload does not end with its last symbol; the file is damaged")
     if done != steps:
         raise CorruptError("a segment's blocks do not cover all its steps; the file is damaged")
-    return bytearray(join_lanes(np.concatenate(found), size).data)
+    return joiner.data
 
 
 def pick_device(name: str) -> str:
@@ -285,7 +295,8 @@ def exactly(device: torch.device) -> Iterator[None]:
     try:
         with torch.inference_mode():
             if device.type == "cuda":
-                with torch.cuda.device(device):
+                # A stream of its own: segments that other threads code at the same time can overlap.
+                with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
                     yield
             else:
                 yield

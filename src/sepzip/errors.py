@@ -1,16 +1,16 @@
 """The errors of sepzip: one tree, each message saying what to do next.
 
-    SepError
-    ├── FormatError           the bytes are not a frame that can be read
-    │   ├── NotSepError       they do not begin as a frame does
-    │   ├── TruncatedError    they end too early (also an EOFError)
-    │   ├── CorruptError      a checksum or a rule of the format is broken
-    │   ├── TrailingDataError something that is no frame follows the last one
-    │   └── UnsupportedError  made with a newer format, or an unknown network, setting or numerics
-    ├── MismatchError         this machine computed other weights than the one that made the file
-    ├── DeviceError           the device that was asked for is not there (also an OSError)
-    ├── OutOfMemoryError      the work does not fit (also a MemoryError)
-    └── UsageError            an argument is out of range (also a ValueError)
+SepError
+├── FormatError           the bytes are not a frame that can be read
+│   ├── NotSepError       they do not begin as a frame does
+│   ├── TruncatedError    they end too early (also an EOFError)
+│   ├── CorruptError      a checksum or a rule of the format is broken
+│   ├── TrailingDataError something that is no frame follows the last one
+│   └── UnsupportedError  made with a newer format, or an unknown network, setting or numerics
+├── MismatchError         this machine computed other weights than the one that made the file
+├── DeviceError           the device that was asked for is not there (also an OSError)
+├── OutOfMemoryError      the work does not fit (also a MemoryError)
+└── UsageError            an argument is out of range (also a ValueError)
 """
 
 from __future__ import annotations

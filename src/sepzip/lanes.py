@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["join_lanes", "longer_lanes", "split_lanes", "steps_for"]
+__all__ = ["LaneJoiner", "longer_lanes", "split_lanes", "steps_for"]
 
 Bytes = NDArray[np.uint8]
 
@@ -31,13 +31,27 @@ def split_lanes(data: Bytes, lanes: int) -> Bytes:
     return matrix
 
 
-def join_lanes(matrix: Bytes, size: int) -> Bytes:
-    """Return the `size` bytes that `split_lanes` laid out as `matrix` [steps, lanes]."""
-    steps, lanes = matrix.shape
-    longer = longer_lanes(size, lanes)
-    data = np.empty(size, np.uint8)
-    cut = longer * steps
-    data[:cut].reshape(longer, steps)[:] = matrix[:, :longer].T
-    if longer < lanes:
-        data[cut:].reshape(lanes - longer, steps - 1)[:] = matrix[: steps - 1, longer:].T
-    return data
+class LaneJoiner:
+    """Puts a segment together from its steps, a chunk at a time."""
+
+    def __init__(self, size: int, lanes: int) -> None:
+        self._steps = steps_for(size, lanes)
+        self._longer = longer_lanes(size, lanes)
+        self._cut = self._longer * self._steps
+        self._done = 0
+        self.data = bytearray()
+        self._size = size
+
+    def add(self, chunk: Bytes) -> None:
+        """Take the next steps, [steps, lanes]; places of the last step without a byte are passed over."""
+        if not self.data:
+            self.data = bytearray(self._size)
+        data = np.frombuffer(self.data, np.uint8)
+        longer, end = self._longer, self._done + len(chunk)
+        first = data[: self._cut].reshape(longer, self._steps)
+        first[:, self._done : end] = chunk[:, :longer].T
+        if longer < chunk.shape[1] and self._steps > 1:
+            rest = data[self._cut :].reshape(-1, self._steps - 1)
+            kept = min(end, self._steps - 1) - self._done
+            rest[:, self._done : self._done + kept] = chunk[:kept, longer:].T
+        self._done = end

@@ -63,7 +63,8 @@ def check(model: ModelSettings, lanes: int, size: int, device: torch.device) -> 
     fitting = lanes
     while fitting > 1 and memory_needed(model, fitting, size) > free:
         fitting //= 2
-    hint = f"{fitting} lanes would fit" if memory_needed(model, fitting, size) <= free else "no number of lanes fits"
+    fits = memory_needed(model, fitting, size) <= free
+    hint = f"{fitting} lanes would fit" if fits else "no number of lanes fits"
     raise OutOfMemoryError(
         f"{lanes} lanes of this model need about {needed // _MIB} MiB and {free // _MIB} MiB are free on "
         f"{device}: {hint} when compressing (--lanes); to decompress, use a device with more memory"

@@ -8,6 +8,7 @@ from array import array
 import torch
 
 from .exact.tape import Parameters
+from .presets import ModelSettings
 
 __all__ = ["Adam"]
 
@@ -24,13 +25,13 @@ class Adam:
     without their factors (1 - beta), which the step size takes in instead.
     """
 
-    def __init__(self, parameters: Parameters, learning_rate: float, lanes: int) -> None:
+    def __init__(self, parameters: Parameters, settings: ModelSettings, lanes: int) -> None:
         self._parameters = parameters
         self.first = torch.zeros_like(parameters.data)
         self.second = torch.zeros_like(parameters.data)
         epsilon = _EPSILON * lanes
         self._epsilon = epsilon * epsilon / (1.0 - _BETA2)
-        sizes = _step_sizes(learning_rate)
+        sizes = _step_sizes(settings)
         self._step_sizes = torch.tensor(sizes, dtype=torch.float32, device=parameters.device)
         self._last_step = len(sizes) - 1
 
@@ -48,13 +49,20 @@ class Adam:
         self._parameters.data.sub_(inverse.mul_(size))
 
 
-def _step_sizes(learning_rate: float) -> list[float]:
-    """Return the factor of each step on first / sqrt(second), until it no longer changes as float32."""
+def _step_sizes(settings: ModelSettings) -> list[float]:
+    """Return the factor of each step on first / sqrt(second), until it no longer changes as float32.
+
+    Only correctly rounded float64 operations: the powers are running products.
+    """
     sizes = array("f")
-    decay1 = decay2 = 1.0
-    fixed = learning_rate * (1.0 - _BETA1) / math.sqrt(1.0 - _BETA2)
-    while len(sizes) < 2 or decay2 > 2.0**-26:
+    decay1 = decay2 = gap = 1.0
+    first, last = settings.learning_rate * 1e-6, settings.learning_rate_last * 1e-6
+    shrink = 1.0 - 1.0 / settings.learning_rate_steps
+    while decay2 > 2.0**-26 or gap > 2.0**-26:
         decay1 *= _BETA1
         decay2 *= _BETA2
-        sizes.append(fixed * math.sqrt(1.0 - decay2) / (1.0 - decay1))
+        rate = last + (first - last) * gap
+        gap *= shrink
+        correction = math.sqrt(1.0 - decay2) / (1.0 - decay1)
+        sizes.append(rate * (1.0 - _BETA1) / math.sqrt(1.0 - _BETA2) * correction)
     return list(sizes)

@@ -34,8 +34,9 @@ class ModelSettings:
     `context` is in bytes. With the SEB (`semantics`), `patch` is the bytes of a patch and every
     `stride`-th patch is kept by the mask; without it both are 0. `embedding` is the values per byte,
     `lane_widths` the widths of the per-lane layers, `hidden` the width between the two products of
-    the feed-forward layer. `learning_rate` is in millionths. `lanes_per_coder` lanes share one
-    entropy coder.
+    the feed-forward layer. The learning rate, in millionths, falls from `learning_rate` to
+    `learning_rate_last`; the gap shrinks by 1/`learning_rate_steps` a step. `lanes_per_coder` lanes
+    share one entropy coder.
     """
 
     network: str = "pac"
@@ -47,6 +48,8 @@ class ModelSettings:
     lane_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     hidden: int = 4096
     learning_rate: int = 1000
+    learning_rate_last: int = 1000
+    learning_rate_steps: int = 1
     seed: int = 0
     lanes_per_coder: int = 8
 
@@ -65,41 +68,57 @@ class Preset:
     segment_size: int
 
 
+_SEGMENT_SIZE = 1 << 26
+
 _PAC_SEMANTIC = ModelSettings()
-_PAC_PLAIN = ModelSettings(semantics=False, context=16, patch=0, stride=0, lane_widths=(16, 32, 64, 128))
-_SMALL_SEMANTIC = ModelSettings(
-    context=24, patch=12, stride=4, embedding=8, lane_widths=(8, 16, 32), hidden=256, learning_rate=2000
+_PAC_PLAIN = replace(
+    _PAC_SEMANTIC, semantics=False, context=16, patch=0, stride=0, lane_widths=(16, 32, 64, 128)
 )
-_SMALL_PLAIN = replace(_SMALL_SEMANTIC, semantics=False, context=12, patch=0, stride=0)
+_SMALL = ModelSettings(
+    context=24,
+    patch=12,
+    stride=4,
+    embedding=8,
+    lane_widths=(16,),
+    hidden=256,
+    learning_rate=6000,
+    learning_rate_last=1500,
+    learning_rate_steps=1000,
+)
+
+
+def _without_semantics(model: ModelSettings) -> ModelSettings:
+    """Return the model with its SEB left off: the base network takes the newest patch alone."""
+    return replace(model, semantics=False, context=model.patch, patch=0, stride=0)
+
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "pac": {
-        True: Preset(_PAC_SEMANTIC, lanes=512, segment_size=1 << 26),
-        False: Preset(_PAC_PLAIN, lanes=512, segment_size=1 << 26),
+        True: Preset(_PAC_SEMANTIC, lanes=512, segment_size=_SEGMENT_SIZE),
+        False: Preset(_PAC_PLAIN, lanes=512, segment_size=_SEGMENT_SIZE),
     },
     "pac-small": {
-        True: Preset(_SMALL_SEMANTIC, lanes=256, segment_size=1 << 26),
-        False: Preset(_SMALL_PLAIN, lanes=256, segment_size=1 << 26),
+        True: Preset(_SMALL, lanes=256, segment_size=_SEGMENT_SIZE),
+        False: Preset(_without_semantics(_SMALL), lanes=256, segment_size=_SEGMENT_SIZE),
     },
 }
 """Named settings: the network alone (False) and with the SEB in front of it (True)."""
 
-
-def _level(lanes: int, hidden: int, lane_widths: tuple[int, ...], embedding: int = 8) -> Preset:
-    model = replace(_SMALL_SEMANTIC, hidden=hidden, lane_widths=lane_widths, embedding=embedding)
-    return Preset(model, lanes=lanes, segment_size=1 << 26)
-
+_WIDE = replace(_SMALL, embedding=16, lane_widths=(32,), hidden=512)
 
 LEVELS: dict[int, Preset] = {
-    1: _level(512, 128, (8,)),
-    2: _level(512, 256, (8, 16)),
-    3: _level(256, 256, (8, 16)),
-    4: _level(256, 256, (8, 16, 32)),
-    5: _level(128, 256, (8, 16, 32)),
-    6: _level(128, 512, (8, 16, 32)),
-    7: _level(128, 1024, (16, 32, 64), embedding=16),
-    8: NETWORKS["pac"][False],
-    9: NETWORKS["pac"][True],
+    level: Preset(model, lanes=lanes, segment_size=_SEGMENT_SIZE)
+    for level, lanes, model in (
+        (1, 512, replace(_SMALL, context=16, patch=8, lane_widths=(8,), hidden=128)),
+        (2, 512, _SMALL),
+        (3, 256, _SMALL),
+        (4, 256, replace(_SMALL, hidden=512, lane_widths=(16, 32))),
+        (5, 256, _WIDE),
+        (6, 256, replace(_WIDE, hidden=1024)),
+        (7, 256, replace(_WIDE, hidden=1024, lane_widths=(16, 32, 64))),
+        (8, 256, replace(_WIDE, hidden=2048, lane_widths=(16, 32, 64, 128))),
+        (9, 512, replace(_PAC_SEMANTIC, learning_rate=2000, learning_rate_steps=1000)),
+    )
 }
 DEFAULT_LEVEL = 3
 
@@ -131,9 +150,8 @@ def resolve(
         if level not in LEVELS:
             raise UsageError(f"level {level} is not one of {min(LEVELS)} to {max(LEVELS)}")
         preset = LEVELS[level]
-        if not semantics and preset.model.semantics:
-            model = replace(preset.model, semantics=False, context=preset.model.patch, patch=0, stride=0)
-            preset = replace(preset, model=model)
+        if not semantics:
+            preset = replace(preset, model=_without_semantics(preset.model))
     if lanes is not None:
         if not 1 <= lanes <= MOST_LANES:
             raise UsageError(f"lanes must be from 1 to {MOST_LANES}, not {lanes}")

@@ -31,7 +31,11 @@ class SemanticsEnhancement:
         patches = settings.context - settings.patch + 1
         self._patch = settings.patch
         self._table = parameters.add(initialiser.normal((256, settings.embedding), _DEVIATION))
-        self._weight = parameters.add(initialiser.normal((patches,), _DEVIATION))
+        weight = initialiser.normal((patches,), _DEVIATION)
+        # The newest patch starts in full, where SEP starts it near 0 like the others: the base network
+        # then learns from the first step on (docs/networks.md).
+        weight[-1] += 1.0
+        self._weight = parameters.add(weight)
         self._bias = parameters.add(initialiser.normal((1,), _DEVIATION))
         self._mask = parameters.add(torch.zeros(patches, device=device))
         # The newest patch is kept, and every stride-th one before it.

@@ -41,9 +41,9 @@ class DeviceDecoder:
         self._position.fill_(2 * self.coders)
 
     @property
-    def is_finished(self) -> bool:
-        """Whether every word has been read, as it must be at the end of a block."""
-        return int(self._position.item()) == self._count
+    def words_left(self) -> int:
+        """The words not yet read: 0 at the end of a block; below 0, more were read than there are."""
+        return self._count - int(self._position.item())
 
     def step(self, starts: Tensor, active: int) -> Tensor:
         """Return one symbol a lane, int64 [lanes]; lanes from `active` on have none left and give 0.

@@ -113,14 +113,14 @@ class BlockDecoder:
         self._position = 2 * self.coders
 
     @property
-    def is_finished(self) -> bool:
-        """Whether every word has been read, as it must be at the end of a block."""
-        return self._position == len(self._words)
+    def words_left(self) -> int:
+        """The words not yet read: 0 at the end of a block; below 0, more were read than there are."""
+        return len(self._words) - self._position
 
     def step(self, starts: Integers) -> Integers:
         """Return one symbol a lane, int64, from the starts of all symbols, int64 [lanes, 256].
 
-        Words past the end count as zeros; the caller checks `is_finished`.
+        Words past the end count as zeros; the caller checks `words_left`.
         """
         symbols = np.empty(len(starts), np.int64)
         for first in range(0, len(starts), self.coders):

@@ -11,21 +11,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["ExactOnly", "InexactOperationError"]
 
 # Rounded alike everywhere, element by element, on float32 and float64; integers are exact anyway.
-_ELEMENTWISE = frozenset(
-    "abs add add_ bitwise_and bitwise_and_ bitwise_not bitwise_or bitwise_xor bitwise_right_shift "
-    "__rshift__ __lshift__ clamp clamp_ eq floor floor_ ge gt le lt maximum minimum mul mul_ ne neg neg_ "
-    "reciprocal reciprocal_ round round_ rsub sub sub_ where".split()
-)
-# Moves or converts elements without arithmetic across them, or with a maximum, which has no order.
-_LAYOUT = frozenset(
-    "alias amax any arange as_strided cat clone contiguous copy_ detach empty empty_like empty_strided "
-    "expand fill_ full full_like gather index_copy_ index_select lift_fresh new_empty ones permute repeat "
-    "reshape scatter scatter_ select slice squeeze stack t transpose unsqueeze unsafe_view view "
-    "_reshape_alias _to_copy _unsafe_view zero_ zeros zeros_like".split()
-)
-# Exact on integers alone, or on whole numbers within a float's mantissa.
-_INTEGER = frozenset("cumsum floor_divide index_add index_add_ div div_".split())
-_INT8 = frozenset(["_int_mm"])
+_ELEMENTWISE = """
+    abs add add_ bitwise_and bitwise_and_ clamp clamp_ eq floor floor_ le lt mul mul_ neg neg_
+    reciprocal reciprocal_ round round_ rsub sub sub_ where __and__ __lshift__ __rshift__ __xor__
+"""
+# Moves or converts elements; amax is a choice among them, whatever the order.
+_LAYOUT = """
+    alias all amax arange cat clone contiguous copy_ detach_ empty expand fill_ full gather index_copy_
+    index_select is_nonzero lift_fresh new_zeros ones permute repeat reshape scatter scatter_ select slice
+    split squeeze stack t to transpose unsqueeze view zero_ zeros zeros_like _local_scalar_dense _to_copy
+    _unsafe_view
+"""
+
+_Arguments = tuple[Any, ...]
 
 
 class InexactOperationError(RuntimeError):
@@ -40,39 +38,44 @@ class ExactOnly(TorchDispatchMode):
     for tests.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(
         self,
         func: Any,
         types: Any,
-        args: tuple[Any, ...] = (),
+        args: _Arguments = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
-        check = _CHECKS.get(name)
+        """Run the operation if it is exact."""
+        check = _CHECKS.get(func.overloadpacket.__name__)
         if check is None:
             raise InexactOperationError(f"{func} is not on the list of exact operations")
-        if not check(args, kwargs):
-            raise InexactOperationError(f"{func} is exact on whole numbers only, and these are not")
-        return func(*args, **kwargs)
+        if not check(args):
+            raise InexactOperationError(f"{func} is exact for other operands only")
+        return func(*args, **(kwargs or {}))
 
 
-def _always(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _always(args: _Arguments) -> bool:
     return True
 
 
-def _integers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _integers(args: _Arguments) -> bool:
     return all(not a.is_floating_point() for a in args if isinstance(a, torch.Tensor))
 
 
-def _whole_sum(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _tensor_divisor(args: _Arguments) -> bool:
+    """A number as divisor is made a reciprocal on CUDA; a tensor is divided by."""
+    return isinstance(args[1], torch.Tensor)
+
+
+def _whole_sum(args: _Arguments) -> bool:
     x = args[0]
-    if not x.is_floating_point():
-        return True
-    return _is_whole(x) and float(x.double().abs().sum()) < _limit(x)
+    return not x.is_floating_point() or (_is_whole(x) and float(x.double().abs().sum()) < _limit(x))
 
 
-def _whole_product(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _whole_product(args: _Arguments) -> bool:
     a, b = args[0], args[1]
     if not (_is_whole(a) and _is_whole(b)):
         return False
@@ -80,17 +83,24 @@ def _whole_product(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _is_whole(x: torch.Tensor) -> bool:
-    return not x.is_floating_point() or bool((x == x.round()).all())
+    return bool((x == x.round()).all())
 
 
 def _limit(x: torch.Tensor) -> float:
-    return {torch.float32: 2.0**24, torch.float64: 2.0**53}.get(x.dtype, 2.0**63)
+    return {torch.float32: 2.0**24, torch.float64: 2.0**53}[x.dtype]
 
 
-_CHECKS: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
-    **dict.fromkeys(_ELEMENTWISE | _LAYOUT | _INT8, _always),
-    **dict.fromkeys(_INTEGER, _integers),
-    "sum": _whole_sum,
-    "mm": _whole_product,
+_CHECKS: dict[str, Callable[[_Arguments], bool]] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), _always),
+    **dict.fromkeys(_LAYOUT.split(), _always),
+    "_int_mm": _always,
     "bmm": _whole_product,
+    "cumsum": _integers,
+    "div": _tensor_divisor,
+    "floor_divide": _integers,
+    "index_add_": _integers,
+    "matmul": _whole_product,
+    "mm": _whole_product,
+    "remainder": _integers,
+    "sum": _whole_sum,
 }

@@ -37,9 +37,8 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
     normal = (whole - mean).mul_(inverse_deviation)
     # d normal / d x, with the quantisation seen through.
     slope = inverse_deviation * inverse_scale
-    if gain is None or offset is None:
-        out = Node(normal)
-    else:
+    out = Node(normal)
+    if gain is not None and offset is not None:
         out = Node((normal * gain.data).add_(offset.data))
 
     def backward() -> None:

@@ -55,5 +55,3 @@ def lane_linear(tape: Tape, x: Node, weight: Node, bias: Node) -> Node:
 
     tape.record(backward)
     return out
-
-

@@ -16,9 +16,7 @@ __all__ = ["fuse_patches"]
 _UNIT = float(1 << 15)
 
 
-def fuse_patches(
-    tape: Tape, table: Node, context: Tensor, weight: Node, bias: Node, patch: int
-) -> Node:
+def fuse_patches(tape: Tape, table: Node, context: Tensor, weight: Node, bias: Node, patch: int) -> Node:
     """Return the sum over all patches of weight times patch, plus bias, of bytes looked up in sigmoid(table).
 
     table [256, size]; context int64 [bytes, lanes]; weight [patches] with patches = bytes - patch + 1,

@@ -26,7 +26,7 @@ def quantise(x: Tensor, dim: int | None, most: int) -> tuple[Tensor, Tensor]:
         largest = x.abs().amax().clamp_(min=_SMALLEST)
     else:
         largest = x.abs().amax(dim, keepdim=True).clamp_(min=_SMALLEST)
-    whole = (x * largest.reciprocal().mul_(float(most))).round_()
+    whole = (x * torch.div(float(most), largest)).round_()
     return whole, largest.mul_(1.0 / most)
 
 

@@ -1,0 +1,187 @@
+"""One segment of a frame, written and read (docs/format.md): its blocks, and the bounds of their claims."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .errors import CorruptError
+from .presets import MOST_LANES, ModelSettings
+from .wire import ByteSink, ByteSource, varint
+
+__all__ = [
+    "CODED",
+    "MOST_SEGMENT",
+    "STORED",
+    "CodedBlock",
+    "Segment",
+    "coded_block_size",
+    "read_segment",
+    "write_coded",
+    "write_stored",
+]
+
+MOST_SEGMENT = 1 << 30
+"""The most bytes of content that a segment can have."""
+
+STORED, CODED = 1, 2
+_BLOCK, _SEGMENT_END = 3, 4
+_STORED_BLOCK = 1 << 20
+
+_LEAST_BYTES_A_CODER = 6
+_SLACK_BITS_A_CODER = 62
+# The largest frequency is 2^24 - 255 of 2^24, so that a symbol costs at least -log2(1 - 255 / 2^24) bits.
+# This is the inverse of that, rounded up.
+_MOST_SYMBOLS_A_BIT = 45604
+
+
+class CodedBlock(NamedTuple):
+    """What the coder flushes at once: the block's steps, a fingerprint after it, the coders' bytes."""
+
+    steps: int
+    fingerprint: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment as it lies in a frame, the checksums of its blocks already compared.
+
+    `size` is the bytes of its content, `length` those of its record in the frame. A stored segment has no
+    model, 0 lanes, and its content in `content`; a coded one has its blocks in `blocks`. Skipped payloads
+    leave both empty.
+    """
+
+    model: ModelSettings | None
+    size: int
+    lanes: int
+    length: int
+    block_count: int
+    content_check: int
+    content: bytearray
+    blocks: list[CodedBlock]
+
+
+def coded_block_size(block: CodedBlock) -> int:
+    """Return the bytes that a block takes in a coded segment."""
+    return len(_coded_block_start(block)) + len(block.payload) + 4
+
+
+def write_stored(sink: ByteSink, content: bytes | bytearray | memoryview) -> None:
+    """Write `content`, of 1 byte to MOST_SEGMENT, as a segment that is not coded."""
+    sink.write(bytes([STORED]) + varint(len(content)))
+    view = memoryview(content)
+    for start in range(0, len(view), _STORED_BLOCK):
+        piece = view[start : start + _STORED_BLOCK]
+        sink.write(bytes([_BLOCK]) + varint(len(piece)))
+        sink.write(piece)
+        sink.write_check()
+    _write_end(sink, content)
+
+
+def write_coded(
+    sink: ByteSink, content: bytes | bytearray | memoryview, lanes: int, blocks: Iterable[CodedBlock]
+) -> None:
+    """Write the segment that `blocks` code in `lanes` lanes; `content` is what they decode to."""
+    sink.write(bytes([CODED]) + varint(len(content)) + varint(lanes))
+    for block in blocks:
+        sink.write(_coded_block_start(block))
+        sink.write(block.payload)
+        sink.write_check()
+    _write_end(sink, content)
+
+
+def _coded_block_start(block: CodedBlock) -> bytes:
+    fingerprint = block.fingerprint.to_bytes(4, "little")
+    return bytes([_BLOCK]) + varint(block.steps) + fingerprint + varint(len(block.payload))
+
+
+def _write_end(sink: ByteSink, content: bytes | bytearray | memoryview) -> None:
+    sink.write(bytes([_SEGMENT_END]) + zlib.crc32(content).to_bytes(4, "little"))
+
+
+def read_segment(source: ByteSource, tag: int, model: ModelSettings | None, name: str, skip: bool) -> Segment:
+    """Return the segment whose tag has just been read; with `skip` its payloads are passed over unread.
+
+    `name` is what errors call it. Raises TruncatedError, or CorruptError where a checksum or a rule is
+    broken.
+    """
+    start = source.position - 1
+    if tag == STORED:
+        return _read_stored(source, start, name, skip)
+    if tag != CODED:
+        raise CorruptError(
+            f"{name} has the unknown tag {tag}: the input is damaged before byte {source.position}"
+        )
+    if model is None:
+        raise CorruptError(f"{name} is coded although the header names no network: the input is damaged")
+    return _read_coded(source, start, model, name, skip)
+
+
+def _read_stored(source: ByteSource, start: int, name: str, skip: bool) -> Segment:
+    size = source.varint(f"the size of {name}", 1, MOST_SEGMENT)
+    content = bytearray()
+    left = size
+    block_count = 0
+    while left:
+        block_count += 1
+        _expect(source, _BLOCK, name)
+        length = source.varint(f"a block's length in {name}", 1, min(left, _STORED_BLOCK))
+        content += _read_payload(source, length, name, skip)
+        left -= length
+    content_check = _read_end(source, name)
+    return Segment(None, size, 0, source.position - start, block_count, content_check, content, [])
+
+
+def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str, skip: bool) -> Segment:
+    size = source.varint(f"the size of {name}", 1, MOST_SEGMENT)
+    lanes = source.varint(f"the lanes of {name}", 1, min(size, MOST_LANES))
+    coders = -(-lanes // model.lanes_per_coder)
+    steps_left = -(-size // lanes)
+    symbols_left = size
+    payload_left = size - 1
+    blocks = []
+    block_count = 0
+    while steps_left:
+        block_count += 1
+        _expect(source, _BLOCK, name)
+        steps = source.varint(f"a block's steps in {name}", 1, steps_left)
+        fingerprint = source.uint32(name)
+        length = source.varint(f"a block's length in {name}", _LEAST_BYTES_A_CODER * coders, payload_left)
+        symbols = min(steps * lanes, symbols_left)
+        if symbols > (8 * length + _SLACK_BITS_A_CODER * coders) * _MOST_SYMBOLS_A_BIT:
+            raise CorruptError(
+                f"{name} claims {symbols} bytes in a block of {length}, which cannot hold them"
+            )
+        payload = _read_payload(source, length, name, skip)
+        if not skip:
+            blocks.append(CodedBlock(steps, fingerprint, payload))
+        steps_left -= steps
+        symbols_left -= symbols
+        payload_left -= length
+    content_check = _read_end(source, name)
+    return Segment(
+        model, size, lanes, source.position - start, block_count, content_check, bytearray(), blocks
+    )
+
+
+def _read_payload(source: ByteSource, length: int, name: str, skip: bool) -> bytes:
+    if skip:
+        source.skip_checked(length, name)
+        return b""
+    payload = source.exactly(length, name)
+    source.check(f"a block of {name}")
+    return payload
+
+
+def _read_end(source: ByteSource, name: str) -> int:
+    _expect(source, _SEGMENT_END, name)
+    return source.uint32(name)
+
+
+def _expect(source: ByteSource, expected: int, name: str) -> None:
+    tag = source.byte(name)
+    if tag != expected:
+        raise CorruptError(f"{name} goes on with tag {tag} where {expected} belongs: it is damaged")

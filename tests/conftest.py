@@ -1,0 +1,92 @@
+"""What the tests share: real text, a model small enough for a test, and a stand-in for the engine."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sepzip import pipeline
+from sepzip.frame import CodedBlock
+from sepzip.presets import ModelSettings, Preset
+
+TINY = ModelSettings(
+    network="pac",
+    semantics=True,
+    context=6,
+    patch=4,
+    stride=2,
+    embedding=4,
+    lane_widths=(4, 8),
+    hidden=16,
+    learning_rate=1000,
+    learning_rate_last=1000,
+    learning_rate_steps=1,
+    seed=0,
+    lanes_per_coder=4,
+)
+
+
+@pytest.fixture(scope="session")
+def text() -> bytes:
+    """Half a megabyte of English with markup, which comes with every Python."""
+    return Path(pydoc_data.topics.__file__).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Preset:
+    """The smallest model with all its parts, in segments of 400 bytes and 4 lanes."""
+    return Preset(TINY, lanes=4, segment_size=400)
+
+
+@pytest.fixture
+def all_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give even short segments as many lanes as the preset allows, so that they take few steps."""
+    monkeypatch.setattr(pipeline, "lanes_for", lambda size, most: min(size, most))
+
+
+def _encode(
+    data: bytes | bytearray | memoryview,
+    model: ModelSettings,
+    lanes: int,
+    device: str,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[CodedBlock]:
+    steps = -(-len(data) // lanes)
+    payload = zlib.compress(data, 9)
+    if steps > 1:
+        half = len(payload) // 2
+        if advance:
+            advance(lanes)
+        yield CodedBlock(1, 1, payload[:half])
+        steps, payload = steps - 1, payload[half:]
+    yield CodedBlock(steps, 2, payload)
+
+
+def _decode(
+    blocks: Iterable[CodedBlock],
+    size: int,
+    model: ModelSettings,
+    lanes: int,
+    device: str,
+    advance: Callable[[int], None] | None = None,
+) -> bytearray:
+    if advance:
+        advance(size)
+    return bytearray(zlib.decompress(b"".join(block.payload for block in blocks)))
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An engine that codes with zlib, at once and without torch: most tests need no network."""
+    engine = ModuleType("sepzip.engine")
+    monkeypatch.setattr(engine, "encode_segment", _encode, raising=False)
+    monkeypatch.setattr(engine, "decode_segment", _decode, raising=False)
+    monkeypatch.setattr(engine, "pick_device", lambda name: name, raising=False)
+    monkeypatch.setitem(sys.modules, "sepzip.engine", engine)
+    return engine

@@ -1,0 +1,289 @@
+"""The exact operations: near what they are named after, and the same bits however they are run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sepzip.exact import product
+from sepzip.exact.embedding import sigmoid_embedding
+from sepzip.exact.functions import exp2, reciprocal_sqrt, sigmoid
+from sepzip.exact.gelu import gelu
+from sepzip.exact.initialise import Initialiser
+from sepzip.exact.layer_norm import layer_norm
+from sepzip.exact.linear import lane_linear, linear
+from sepzip.exact.patches import fuse_patches
+from sepzip.exact.quantise import INT8_MOST, INT16_MOST, exact_sum, quantise
+from sepzip.exact.tape import Node, Parameters, Tape
+
+CPU = torch.device("cpu")
+
+
+def random(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(
+    operation: Callable[[Tape, list[Node]], Node],
+    reference: Callable[[list[Tensor]], Tensor],
+    *inputs: Tensor,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs of ours and float64 autograd's: the output, and the gradient by each input."""
+    nodes = [Node(x) for x in inputs]
+    tape = Tape()
+    out = operation(tape, nodes)
+    pull = random(*out.data.shape, seed=7)
+    wide = [x.double().requires_grad_() for x in inputs]
+    expected = reference(wide)
+    pairs = [(out.data, expected.detach())]
+    out.add_gradient(pull)
+    tape.run_backward()
+    for node, want in zip(nodes, torch.autograd.grad(expected, wide, pull.double()), strict=True):
+        assert node.grad is not None
+        pairs.append((node.grad, want))
+    return pairs
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs).norm() / theirs.norm())
+
+
+def test_exp2() -> None:
+    x = torch.linspace(-126, 126, 100_001)
+    assert float((exp2(x).double() / torch.exp2(x.double()) - 1).abs().max()) < 4e-6
+    assert float(exp2(torch.zeros(1))) == 1.0
+    assert float(exp2(torch.tensor([-500.0]))) == 2.0**-126
+
+
+def test_reciprocal_sqrt() -> None:
+    x = torch.exp2(torch.linspace(-100, 100, 100_001))
+    assert float((reciprocal_sqrt(x).double() * x.double().sqrt() - 1).abs().max()) < 5e-6
+
+
+def test_sigmoid() -> None:
+    x = torch.linspace(-30, 30, 10_001)
+    assert float((sigmoid(x).double() - torch.sigmoid(x.double())).abs().max()) < 1e-5
+
+
+def test_gelu() -> None:
+    x = torch.linspace(-6, 6, 10_001)
+    pairs = gradients(
+        lambda tape, nodes: gelu(tape, nodes[0]), lambda wide: torch.nn.functional.gelu(wide[0]), x
+    )
+    assert float((pairs[0][0] - pairs[0][1]).abs().max()) < 0.006
+    assert relative_error(*pairs[1]) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(5, 24, 40), (64, 96, 8), (3, 1030, 3), (17, 8, 2000)])
+def test_linear(shape: tuple[int, ...]) -> None:
+    lanes, inputs, outputs = shape
+    pairs = gradients(
+        lambda tape, n: linear(tape, n[0], n[1], n[2]),
+        lambda w: w[0] @ w[1] + w[2],
+        random(lanes, inputs),
+        random(inputs, outputs, seed=2),
+        random(outputs, seed=3),
+    )
+    for pair, bound in zip(pairs, (0.02, 0.02, 0.02, 1e-5), strict=True):
+        assert relative_error(*pair) < bound
+
+
+@pytest.mark.parametrize("shape", [(5, 24), (3, 256), (40, 1)])
+def test_lane_linear(shape: tuple[int, ...]) -> None:
+    lanes, width = shape
+    pairs = gradients(
+        lambda tape, n: lane_linear(tape, n[0], n[1], n[2]),
+        lambda w: torch.bmm(w[0].unsqueeze(1), w[1]).squeeze(1) + w[2],
+        random(lanes, width),
+        random(lanes, width, width, seed=2),
+        random(lanes, width, seed=3),
+    )
+    for pair in pairs:
+        assert relative_error(*pair) < 0.02
+
+
+@pytest.mark.parametrize("width", [5, 16, 96, 300, 1100])
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
+def test_layer_norm(width: int, factor: float) -> None:
+    pairs = gradients(
+        lambda tape, n: layer_norm(tape, n[0], n[1], n[2]),
+        lambda w: torch.nn.functional.layer_norm(w[0], (width,), w[1], w[2]),
+        random(9, width) * factor + factor,
+        random(width, seed=2),
+        random(width, seed=3),
+    )
+    bounds = (1e-3, 5e-3, 1e-3, 1e-5)
+    for pair, bound in zip(pairs, bounds, strict=True):
+        assert relative_error(*pair) < bound
+
+
+def test_layer_norm_of_zeros_is_finite() -> None:
+    tape, x = Tape(), Node(torch.zeros(2, 8))
+    out = layer_norm(tape, x)
+    out.add_gradient(torch.ones(2, 8))
+    tape.run_backward()
+    assert x.grad is not None
+    assert bool(out.data.isfinite().all()) and bool(x.grad.isfinite().all())
+
+
+def test_embedding() -> None:
+    context = torch.randint(0, 256, (6, 20), generator=torch.Generator().manual_seed(1))
+    pairs = gradients(
+        lambda tape, n: sigmoid_embedding(tape, n[0], context),
+        lambda w: torch.sigmoid(w[0])[context.t()].reshape(20, -1),
+        random(256, 5),
+    )
+    for pair in pairs:
+        assert relative_error(*pair) < 1e-4
+
+
+@pytest.mark.parametrize(("length", "patch", "lanes"), [(12, 4, 10), (7, 7, 3), (9, 1, 33)])
+def test_fuse_patches(length: int, patch: int, lanes: int) -> None:
+    context = torch.randint(0, 256, (length, lanes), generator=torch.Generator().manual_seed(1))
+    patches = length - patch + 1
+
+    def reference(wide: list[Tensor]) -> Tensor:
+        embedded = torch.sigmoid(wide[0])[context.t()]
+        laid_out = torch.stack([embedded[:, i : i + patch].reshape(lanes, -1) for i in range(patches)], 2)
+        return laid_out @ wide[1] + wide[2]
+
+    pairs = gradients(
+        lambda tape, n: fuse_patches(tape, n[0], context, n[1], n[2], patch),
+        reference,
+        random(256, 3),
+        random(patches, seed=2),
+        random(1, seed=3),
+    )
+    for pair in pairs:
+        assert relative_error(*pair) < 1e-3
+
+
+whole_numbers = st.integers(-INT16_MOST, INT16_MOST)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(1, 6), st.sampled_from([1, 7, 1024, 1025, 3000]), st.integers(1, 6))
+def test_products_are_the_integer_sums(data: st.DataObject, rows: int, inner: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1 << 30)))
+    extreme = data.draw(st.booleans())
+    most = data.draw(st.sampled_from([INT8_MOST, INT16_MOST]))
+
+    def operand(shape: tuple[int, int], limit: int) -> Tensor:
+        if extreme:
+            return torch.where(torch.rand(shape, generator=generator) < 0.9, float(limit), float(-limit))
+        return torch.randint(-limit, limit + 1, shape, generator=generator).float()
+
+    a, b = operand((rows, inner), most), operand((inner, columns), INT8_MOST)
+    expected = (a.to(torch.int64) @ b.to(torch.int64)).to(torch.float32)
+    function = product.product_8x8 if most == INT8_MOST else product.product_16x8
+    assert torch.equal(function(a, b), expected)
+
+
+def test_products_without_int8_instructions_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product, "_has_int8_products", lambda: False)
+    a, b = quantise(random(20, 1500), 1, INT16_MOST)[0], quantise(random(1500, 9), 0, INT8_MOST)[0]
+    expected = (a.to(torch.int64) @ b.to(torch.int64)).to(torch.float32)
+    assert torch.equal(product.product_16x8(a, b), expected)
+    small = quantise(a, 1, INT8_MOST)[0]
+    assert torch.equal(product.product_8x8(small, b), (small.long() @ b.long()).float())
+
+
+@given(st.lists(whole_numbers, min_size=1, max_size=50))
+def test_digits(values: list[int]) -> None:
+    x = torch.tensor(values, dtype=torch.float32)
+    high, low = product.split_digits(x)
+    assert torch.equal(high * 256 + low, x)
+    assert float(torch.stack([high, low]).abs().max()) <= 128 and float(torch.stack([high, low]).max()) <= 127
+
+
+def test_quantise_keeps_within_half_a_scale() -> None:
+    x = random(50, 30) * torch.logspace(-20, 10, 50).unsqueeze(1)
+    whole, scale = quantise(x, 1, INT8_MOST)
+    assert float(whole.abs().max()) == INT8_MOST
+    assert bool(((whole * scale - x).abs() <= scale * 0.5001).all())
+
+
+def test_exact_sum() -> None:
+    x = random(1000, 4)
+    assert relative_error(exact_sum(x, 0), x.double().sum(0, keepdim=True)) < 1e-4
+    order = torch.randperm(1000)
+    assert torch.equal(exact_sum(x, 0), exact_sum(x[order], 0))
+
+
+def test_initialiser_is_pinned() -> None:
+    initialiser = Initialiser(5, CPU)
+    normal = initialiser.normal((100_000,), 0.01)
+    assert abs(float(normal.mean())) < 2e-4 and abs(float(normal.std()) - 0.01) < 1e-4
+    uniform = initialiser.uniform((1000,), 0.5)
+    assert float(uniform.abs().max()) < 0.5
+    first = Initialiser(5, CPU)
+    assert torch.equal(first.normal((10,), 0.01), normal[:10])
+    assert normal[:3].view(torch.int32).tolist() == PINNED_NORMAL
+
+
+PINNED_NORMAL = [-1135713861, -1142689807, -1163217801]
+
+
+def test_unused_output_and_missing_gradient_are_errors() -> None:
+    tape, x = Tape(), Node(torch.ones(2, 2))
+    gelu(tape, x)
+    with pytest.raises(RuntimeError, match="never used"):
+        tape.run_backward()
+    parameters = Parameters(CPU)
+    parameters.add(torch.ones(3))
+    parameters.seal()
+    parameters.begin_step()
+    with pytest.raises(RuntimeError, match="no gradient"):
+        parameters.end_step()
+
+
+def test_parameter_used_twice_gets_both_gradients() -> None:
+    parameters = Parameters(CPU)
+    node = parameters.add(torch.ones(3))
+    parameters.seal()
+    parameters.begin_step()
+    node.add_gradient(torch.ones(3))
+    node.add_gradient(torch.full((3,), 2.0))
+    assert parameters.grad.tolist() == [3.0, 3.0, 3.0]
+
+
+_FINGERPRINT = """
+import sys, torch
+from sepzip import presets
+from sepzip.engine import encode_segment
+threads = int(sys.argv[1])
+torch.set_num_threads(threads)
+data = open(sys.argv[2], "rb").read()[:1200]
+for semantics in (True, False):
+    for level, lanes in ((1, 24), (4, 37)):
+        model = presets.resolve(level, semantics=semantics).model
+        for block in encode_segment(data, model, lanes, "cpu"):
+            print(block.fingerprint, block.payload[:50])
+"""
+
+
+def test_same_bits_at_any_simd_level_and_thread_count() -> None:
+    import pydoc_data.topics
+
+    digests = {}
+    for capability, threads in ((None, 2), (None, 1), ("default", 2), ("avx2", 1)):
+        environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+        if capability:
+            environment["ATEN_CPU_CAPABILITY"] = capability
+        done = subprocess.run(
+            [sys.executable, "-c", _FINGERPRINT, str(threads), pydoc_data.topics.__file__],
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+        digests[capability, threads] = hashlib.sha256(done.stdout).hexdigest()
+    assert len(set(digests.values())) == 1, digests

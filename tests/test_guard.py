@@ -1,0 +1,70 @@
+"""The dispatch guard, and every network's step under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import TINY
+from sepzip.engine import Stepper, Truth
+from sepzip.exact.guard import ExactOnly, InexactOperationError
+from sepzip.model import Model
+from sepzip.presets import LEVELS, NETWORKS, ModelSettings
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        torch.exp,
+        torch.sqrt,
+        torch.sigmoid,
+        torch.tanh,
+        torch.log2,
+        lambda x: x / 3.7,
+        torch.sum,
+        lambda x: x @ x,
+    ],
+)
+def test_refuses_what_differs_between_devices(operation: Callable[[Tensor], Tensor]) -> None:
+    x = torch.rand(8, 8)
+    with ExactOnly(), pytest.raises(InexactOperationError):
+        operation(x)
+
+
+def test_refuses_whole_numbers_too_large_for_their_sum() -> None:
+    x = torch.full((8, 8), 2.0**22)
+    with ExactOnly(), pytest.raises(InexactOperationError):
+        x.sum()
+
+
+def test_lets_whole_numbers_through() -> None:
+    x = torch.full((8, 8), 3.0)
+    with ExactOnly():
+        assert (x @ x).sum().item() == 9 * 8 * 64
+
+
+def _run_guarded(settings: ModelSettings, lanes: int, steps: int) -> None:
+    with torch.inference_mode(), ExactOnly():
+        source = Truth(lanes, CPU)
+        stepper = Stepper(Model(settings, lanes, CPU), source, CPU)
+        stepper.run(steps)
+
+
+@pytest.mark.parametrize("level", [1, 3, 4])
+def test_levels_are_exact(level: int) -> None:
+    _run_guarded(LEVELS[level].model, 6, 3)
+
+
+@pytest.mark.parametrize("semantics", [False, True])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_networks_at_their_published_sizes_are_exact(name: str, semantics: bool) -> None:
+    _run_guarded(NETWORKS[name][semantics].model, 3, 1)
+
+
+def test_tiny_sizes_are_exact() -> None:
+    _run_guarded(TINY, 5, 4)
