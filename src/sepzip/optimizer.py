@@ -7,6 +7,7 @@ from array import array
 
 import torch
 
+from .exact.constants import constant
 from .exact.tape import Parameters
 from .presets import ModelSettings
 
@@ -38,12 +39,12 @@ class Adam:
     def update(self, step: torch.Tensor) -> None:
         """Move every weight by its gradient; `step` int64 [1] counts the updates made before."""
         gradient, first, second = self._parameters.grad, self.first, self.second
-        first.mul_(_BETA1).add_(gradient)
-        second.mul_(_BETA2).add_(gradient * gradient)
+        first.mul_(constant(_BETA1)).add_(gradient)
+        second.mul_(constant(_BETA2)).add_(gradient * gradient)
         # One Newton step: the length of an update is right to 0.2 %, which learning does not notice.
-        variance = second + self._epsilon
+        variance = second + constant(self._epsilon)
         inverse = (variance.view(torch.int32) >> 1).neg_().add_(0x5F375A86).view(torch.float32)
-        variance.mul_(0.5).mul_(inverse).mul_(inverse).neg_().add_(1.5)
+        variance.mul_(constant(-0.5)).mul_(inverse).mul_(inverse).add_(constant(1.5))
         inverse.mul_(variance).mul_(first)
         size = self._step_sizes.index_select(0, step.clamp(max=self._last_step))
         self._parameters.data.sub_(inverse.mul_(size))

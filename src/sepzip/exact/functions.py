@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .constants import constant
+
 __all__ = ["LOG2_E", "exp2", "reciprocal_sqrt", "sigmoid"]
 
 LOG2_E = 1.4426950408889634
@@ -18,10 +20,10 @@ def exp2(x: Tensor) -> Tensor:
     x = x.clamp(-126.0, 126.0)
     whole = x.floor()
     fraction = x.sub_(whole)
-    result = fraction * _EXP2[3]
+    result = fraction * constant(_EXP2[3])
     for coefficient in _EXP2[2::-1]:
-        result.add_(coefficient).mul_(fraction)
-    result.add_(1.0)
+        result.add_(constant(coefficient)).mul_(fraction)
+    result.add_(constant(1.0))
     power = whole.to(torch.int32).add_(127).mul_(1 << 23).view(torch.float32)
     return result.mul_(power)
 
@@ -32,12 +34,12 @@ def reciprocal_sqrt(x: Tensor) -> Tensor:
     A guess from the bit pattern and two Newton steps.
     """
     guess = (x.view(torch.int32) >> 1).neg_().add_(0x5F375A86).view(torch.float32)
-    half = x * 0.5
+    half = x * constant(-0.5)
     for _ in range(2):
-        guess.mul_((guess * guess).mul_(half).neg_().add_(1.5))
+        guess.mul_((guess * guess).mul_(half).add_(constant(1.5)))
     return guess
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """Return 1/(1 + exp(-x)), float32."""
-    return exp2(x * -LOG2_E).add_(1.0).reciprocal_()
+    return exp2(x * constant(-LOG2_E)).add_(constant(1.0)).reciprocal_()

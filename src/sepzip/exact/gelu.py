@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .constants import constant
 from .tape import Node, Tape
 
 __all__ = ["gelu"]
@@ -17,19 +18,19 @@ def gelu(tape: Tape, x: Node) -> Node:
     """Return x * Phi(x), Phi being the normal distribution function to within 0.003; any shape."""
     inside = x.data.clamp(-_EDGE, _EDGE)
     square = inside * inside
-    phi = square * _PHI[3]
+    phi = square * constant(_PHI[3])
     for coefficient in _PHI[2:0:-1]:
-        phi.add_(coefficient).mul_(square)
-    phi.add_(_PHI[0]).mul_(inside).add_(0.5)
+        phi.add_(constant(coefficient)).mul_(square)
+    phi.add_(constant(_PHI[0])).mul_(inside).add_(constant(0.5))
     out = Node(x.data * phi)
 
     def backward() -> None:
         gradient = out.take_gradient()
         # At and beyond the edge the polynomial's slope is 0 up to rounding, so no mask is needed.
-        density = square * _DENSITY[3]
+        density = square * constant(_DENSITY[3])
         for coefficient in _DENSITY[2:0:-1]:
-            density.add_(coefficient).mul_(square)
-        density.add_(_DENSITY[0])
+            density.add_(constant(coefficient)).mul_(square)
+        density.add_(constant(_DENSITY[0]))
         x.add_gradient(density.mul_(x.data).add_(phi).mul_(gradient))
 
     tape.record(backward)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .constants import constant
 from .functions import reciprocal_sqrt
 from .quantise import quantise
 from .tape import Node, Tape
@@ -29,10 +30,12 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
     total = wide.sum(1, keepdim=True)
     # Whole numbers below 2^53: the float64 arithmetic up to the last conversion is exact.
     spread = (wide * wide).sum(1, keepdim=True).mul_(width).sub_(total * total).to(torch.float32)
-    mean = total.to(torch.float32).mul_(1.0 / width)
+    mean = total.to(torch.float32).mul_(constant(1.0 / width))
     # All in units of the scale; an all-zero lane has scale near 0, and epsilon then dominates.
     inverse_scale = scale.clamp(min=2.0**-50).reciprocal()
-    variance = spread.mul_(1.0 / (width * width)).add_((inverse_scale * inverse_scale).mul_(_EPSILON))
+    variance = spread.mul_(constant(1.0 / (width * width))).add_(
+        (inverse_scale * inverse_scale).mul_(constant(_EPSILON))
+    )
     inverse_deviation = reciprocal_sqrt(variance)
     normal = (whole - mean).mul_(inverse_deviation)
     # d normal / d x, with the quantisation seen through.
@@ -44,17 +47,21 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
     def backward() -> None:
         gradient = out.take_gradient()
         # Multiples of 2^-11: with gradients of 20 bits and widths below 2^16 every sum stays below 2^53.
-        whole_normal = (normal * 2.0**11).round_().clamp_(-_NORMAL_MOST, _NORMAL_MOST).to(torch.float64)
+        whole_normal = (
+            (normal * constant(2.0**11)).round_().clamp_(-_NORMAL_MOST, _NORMAL_MOST).to(torch.float64)
+        )
         if gain is not None and offset is not None:
             columns, scale = quantise(gradient, 0, _GRADIENT_MOST)
             wide = columns.to(torch.float64)
             offset.add_gradient(_scaled(wide.sum(0), scale.squeeze(0)))
-            gain.add_gradient(_scaled(wide.mul_(whole_normal).sum(0), scale.squeeze(0)).mul_(2.0**-11))
+            gain.add_gradient(
+                _scaled(wide.mul_(whole_normal).sum(0), scale.squeeze(0)).mul_(constant(2.0**-11))
+            )
             gradient = gradient * gain.data
         rows, scale = quantise(gradient, 1, _GRADIENT_MOST)
         wide = rows.to(torch.float64)
-        mean = _scaled(wide.sum(1, keepdim=True), scale).mul_(1.0 / width)
-        along = _scaled(wide.mul_(whole_normal).sum(1, keepdim=True), scale).mul_(2.0**-11 / width)
+        mean = _scaled(wide.sum(1, keepdim=True), scale).mul_(constant(1.0 / width))
+        along = _scaled(wide.mul_(whole_normal).sum(1, keepdim=True), scale).mul_(constant(2.0**-11 / width))
         x.add_gradient((gradient - mean).sub_(normal * along).mul_(slope))
 
     tape.record(backward)

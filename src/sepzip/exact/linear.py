@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .product import product_8x8, product_16x8, split_digits
+from .constants import constant
+from .product import product_8x8, product_8x16, product_16x8, split_digits
 from .quantise import INT8_MOST, INT16_MOST, exact_sum, quantise
 from .tape import Node, Tape
 
@@ -25,8 +26,8 @@ def linear(tape: Tape, x: Node, weight: Node, bias: Node) -> Node:
     def backward() -> None:
         gradient = out.take_gradient()
         bias.add_gradient(exact_sum(gradient, 0).squeeze(0))
-        by_output, scale = quantise((gradient * scale_x).t(), 1, INT16_MOST)
-        weight.add_gradient(product_16x8(by_output, whole_x).mul_(scale).t())
+        by_output, scale = quantise(gradient * scale_x, 0, INT16_MOST)
+        weight.add_gradient(product_8x16(whole_x.t(), by_output).mul_(scale))
         by_lane, scale = quantise(gradient * scale_weight, 1, INT16_MOST)
         x.add_gradient(product_16x8(by_lane, whole_weight.t()).mul_(scale))
 
@@ -51,7 +52,7 @@ def lane_linear(tape: Tape, x: Node, weight: Node, bias: Node) -> Node:
         whole, scale = quantise(gradient * scale_weight.squeeze(1), 1, INT16_MOST)
         digits = torch.stack(split_digits(whole), 1)
         sums = torch.bmm(digits, whole_weight.transpose(1, 2))
-        x.add_gradient((sums[:, 0] * 256.0).add_(sums[:, 1]).mul_(scale))
+        x.add_gradient((sums[:, 0] * constant(256.0)).add_(sums[:, 1]).mul_(scale))
 
     tape.record(backward)
     return out

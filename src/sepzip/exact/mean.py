@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .constants import constant
 from .tape import Node, Tape
 
 __all__ = ["mean_of_two"]
@@ -9,10 +10,10 @@ __all__ = ["mean_of_two"]
 
 def mean_of_two(tape: Tape, a: Node, b: Node) -> Node:
     """Return (a + b) / 2, element by element."""
-    out = Node((a.data + b.data).mul_(0.5))
+    out = Node((a.data + b.data).mul_(constant(0.5)))
 
     def backward() -> None:
-        half = out.take_gradient().mul(0.5)
+        half = out.take_gradient().mul(constant(0.5))
         a.add_gradient(half)
         b.add_gradient(half)
 

@@ -13,9 +13,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .constants import constant
 from .quantise import INT8_MOST
 
-__all__ = ["product_8x8", "product_16x8", "product_16x16", "split_digits"]
+__all__ = ["product_8x8", "product_16x8", "product_8x16", "product_16x16", "split_digits"]
 
 _FLOAT32_INNER = (1 << 24) // (128 * 128)
 """The longest inner dimension for which sums of int8 products are exact in float32."""
@@ -33,16 +34,19 @@ def product_8x8(a: Tensor, b: Tensor) -> Tensor:
 def product_16x8(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b as float32; a [m, k] holds whole numbers up to INT16_MOST, b [k, n] within int8."""
     if a.is_cuda or not _has_int8_products():
-        return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.float32)
-    rows = a.shape[0]
-    digits = torch.cat(split_digits(a)).to(torch.int8)
-    sums = torch._int_mm(digits, b.to(torch.int8))
-    if a.shape[1] <= _FLOAT32_INNER:
-        # Both sums are then below 2^24: exact as float32, and their sum is rounded once.
-        sums = sums.to(torch.float32)
-        return sums[:rows].mul_(256.0).add_(sums[rows:])
-    wide = sums.to(torch.int64)
-    return (wide[:rows].mul_(256).add_(wide[rows:])).to(torch.float32)
+        return _wide_product(a, b)
+    narrow = b.to(torch.int8)
+    high, low = (torch._int_mm(digit.to(torch.int8), narrow) for digit in split_digits(a))
+    return _combine(high, low, a.shape[1])
+
+
+def product_8x16(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b as float32; a [m, k] holds whole numbers within int8, b [k, n] up to INT16_MOST."""
+    if a.is_cuda or not _has_int8_products():
+        return _wide_product(a, b)
+    narrow = a.to(torch.int8)
+    high, low = (torch._int_mm(narrow, digit.to(torch.int8)) for digit in split_digits(b))
+    return _combine(high, low, a.shape[1])
 
 
 def product_16x16(a: Tensor, b: Tensor) -> Tensor:
@@ -52,13 +56,25 @@ def product_16x16(a: Tensor, b: Tensor) -> Tensor:
 
 def split_digits(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return (high, low), float32 whole numbers within int8, with x = 256 high + low."""
-    high = (x * (1.0 / 256)).add_(0.5).floor_()
-    return high, x - high * 256.0
+    high = (x * constant(1.0 / 256)).add_(constant(0.5)).floor_()
+    return high, x - high * constant(256.0)
+
+
+def _combine(high: Tensor, low: Tensor, inner: int) -> Tensor:
+    """Return 256 high + low, int32 each, rounded once to float32; `inner` numbers were summed."""
+    if inner <= _FLOAT32_INNER:
+        # Both sums are then below 2^24: exact as float32.
+        return high.to(torch.float32).mul_(constant(256.0)).add_(low)
+    return high.to(torch.int64).mul_(256).add_(low).to(torch.float32)
 
 
 def _float_product(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[-1] <= _FLOAT32_INNER:
         return a @ b
+    return _wide_product(a, b)
+
+
+def _wide_product(a: Tensor, b: Tensor) -> Tensor:
     return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.float32)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .constants import constant
+
 __all__ = ["INT8_MOST", "INT16_MOST", "exact_sum", "quantise"]
 
 INT8_MOST = 127
@@ -26,8 +28,8 @@ def quantise(x: Tensor, dim: int | None, most: int) -> tuple[Tensor, Tensor]:
         largest = x.abs().amax().clamp_(min=_SMALLEST)
     else:
         largest = x.abs().amax(dim, keepdim=True).clamp_(min=_SMALLEST)
-    whole = (x * torch.div(float(most), largest)).round_()
-    return whole, largest.mul_(1.0 / most)
+    whole = (x * (constant(float(most)) / largest)).round_()
+    return whole, largest.mul_(constant(1.0 / most))
 
 
 def exact_sum(x: Tensor, dim: int) -> Tensor:

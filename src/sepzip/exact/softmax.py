@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .constants import constant
 from .functions import LOG2_E, exp2
 
 __all__ = ["EXPONENTIAL_BITS", "exponentials", "loss_gradient"]
@@ -17,8 +18,8 @@ def exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     logits [lanes, 256]; the results are [lanes, 256], each at most 2^24, and [lanes, 1].
     """
-    shifted = (logits - logits.amax(1, keepdim=True)).mul_(LOG2_E)
-    whole = exp2(shifted).mul_(float(1 << EXPONENTIAL_BITS)).to(torch.int64)
+    shifted = (logits - logits.amax(1, keepdim=True)).mul_(constant(LOG2_E))
+    whole = exp2(shifted).mul_(constant(float(1 << EXPONENTIAL_BITS))).to(torch.int64)
     return whole, whole.sum(1, keepdim=True)
 
 
