@@ -170,26 +170,35 @@ def test_fuse_patches(length: int, patch: int, lanes: int) -> None:
 whole_numbers = st.integers(-INT16_MOST, INT16_MOST)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data(), st.integers(1, 6), st.sampled_from([1, 7, 1024, 1025, 3000]), st.integers(1, 6))
+sizes = st.integers(1, 40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), sizes, st.one_of(sizes, st.sampled_from([1024, 1025, 3000])), sizes)
 def test_products_are_the_integer_sums(data: st.DataObject, rows: int, inner: int, columns: int) -> None:
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1 << 30)))
-    extreme = data.draw(st.booleans())
-    most = data.draw(st.sampled_from([INT8_MOST, INT16_MOST]))
+    extreme, left_wide, right_wide = (data.draw(st.booleans()) for _ in range(3))
 
     def operand(shape: tuple[int, int], limit: int) -> Tensor:
+        transposed = data.draw(st.booleans())
+        shape = shape[::-1] if transposed else shape
         if extreme:
-            return torch.where(torch.rand(shape, generator=generator) < 0.9, float(limit), float(-limit))
-        return torch.randint(-limit, limit + 1, shape, generator=generator).float()
+            x = torch.where(torch.rand(shape, generator=generator) < 0.9, float(limit), float(-limit))
+        else:
+            x = torch.randint(-limit, limit + 1, shape, generator=generator).float()
+        return x.t() if transposed else x
 
-    a, b = operand((rows, inner), most), operand((inner, columns), INT8_MOST)
+    a = operand((rows, inner), INT16_MOST if left_wide else INT8_MOST)
+    b = operand((inner, columns), INT16_MOST if right_wide and not left_wide else INT8_MOST)
     expected = (a.to(torch.int64) @ b.to(torch.int64)).to(torch.float32)
-    function = product.product_8x8 if most == INT8_MOST else product.product_16x8
+    function = (
+        product.product_16x8 if left_wide else product.product_8x16 if right_wide else product.product_8x8
+    )
     assert torch.equal(function(a, b), expected)
 
 
 def test_products_without_int8_instructions_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product, "_has_int8_products", lambda: False)
+    monkeypatch.setattr(product, "_has_int8_products", lambda rows, inner, columns: False)
     a, b = quantise(random(20, 1500), 1, INT16_MOST)[0], quantise(random(1500, 9), 0, INT8_MOST)[0]
     expected = (a.to(torch.int64) @ b.to(torch.int64)).to(torch.float32)
     assert torch.equal(product.product_16x8(a, b), expected)

@@ -15,12 +15,12 @@ _ELEMENTWISE = """
     abs add add_ bitwise_and bitwise_and_ clamp clamp_ eq floor floor_ le lt mul mul_ neg neg_
     reciprocal reciprocal_ round round_ rsub sub sub_ where __and__ __lshift__ __rshift__ __xor__
 """
-# Moves or converts elements; amax is a choice among them, whatever the order.
+# Moves, converts or compares elements; amax is a choice among them, whatever the order.
 _LAYOUT = """
-    alias all amax arange cat clone contiguous copy_ detach_ empty expand fill_ full gather index_copy_
-    index_select is_nonzero lift_fresh new_zeros ones permute repeat reshape scatter scatter_ select slice
-    split squeeze stack t to transpose unsqueeze view zero_ zeros zeros_like _local_scalar_dense _to_copy
-    _unsafe_view
+    alias all amax arange cat clone contiguous copy_ detach_ empty equal expand fill_ full full_like gather
+    index_copy_ index_select is_nonzero lift_fresh new_zeros ones permute repeat reshape scatter scatter_
+    select slice split squeeze stack t to transpose unsqueeze view zero_ zeros zeros_like
+    _local_scalar_dense _to_copy _unsafe_view
 """
 
 _Arguments = tuple[Any, ...]

@@ -16,7 +16,7 @@ from torch import Tensor
 from .constants import constant
 from .quantise import INT8_MOST
 
-__all__ = ["product_8x8", "product_16x8", "product_8x16", "product_16x16", "split_digits"]
+__all__ = ["product_8x8", "product_8x16", "product_16x8", "product_16x16", "split_digits"]
 
 _FLOAT32_INNER = (1 << 24) // (128 * 128)
 """The longest inner dimension for which sums of int8 products are exact in float32."""
@@ -24,28 +24,26 @@ _FLOAT32_INNER = (1 << 24) // (128 * 128)
 
 def product_8x8(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b as float32; a [m, k] and b [k, n] hold whole numbers within int8."""
-    if a.is_cuda:
+    if a.is_cuda or not _has_int8_products(a.shape[0], a.shape[1], b.shape[1]):
         return _float_product(a, b)
-    if _has_int8_products():
-        return torch._int_mm(a.to(torch.int8), b.to(torch.int8)).to(torch.float32)
-    return _float_product(a, b)
+    return torch._int_mm(_int8(a), _int8(b)).to(torch.float32)
 
 
 def product_16x8(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b as float32; a [m, k] holds whole numbers up to INT16_MOST, b [k, n] within int8."""
-    if a.is_cuda or not _has_int8_products():
+    if a.is_cuda or not _has_int8_products(a.shape[0], a.shape[1], b.shape[1]):
         return _wide_product(a, b)
-    narrow = b.to(torch.int8)
-    high, low = (torch._int_mm(digit.to(torch.int8), narrow) for digit in split_digits(a))
+    narrow = _int8(b)
+    high, low = (torch._int_mm(_int8(digit), narrow) for digit in split_digits(a))
     return _combine(high, low, a.shape[1])
 
 
 def product_8x16(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b as float32; a [m, k] holds whole numbers within int8, b [k, n] up to INT16_MOST."""
-    if a.is_cuda or not _has_int8_products():
+    if a.is_cuda or not _has_int8_products(a.shape[0], a.shape[1], b.shape[1]):
         return _wide_product(a, b)
-    narrow = a.to(torch.int8)
-    high, low = (torch._int_mm(narrow, digit.to(torch.int8)) for digit in split_digits(b))
+    narrow = _int8(a)
+    high, low = (torch._int_mm(narrow, _int8(digit)) for digit in split_digits(b))
     return _combine(high, low, a.shape[1])
 
 
@@ -78,19 +76,29 @@ def _wide_product(a: Tensor, b: Tensor) -> Tensor:
     return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.float32)
 
 
-@cache
-def _has_int8_products() -> bool:
-    """Return whether this processor's int8 products were seen to be exact and worth using.
+def _int8(x: Tensor) -> Tensor:
+    """Return x as int8, row after row: torch's int8 product misreads some other layouts."""
+    return torch.empty(x.shape, dtype=torch.int8).copy_(x)
 
-    Kernels for processors without the right instructions may saturate 16-bit intermediate sums; the
-    largest operands show it.
+
+@cache
+def _has_int8_products(rows: int, inner: int, columns: int) -> bool:
+    """Return whether this processor's int8 products of this size were seen to be exact.
+
+    Kernels for processors without the right instructions may saturate 16-bit intermediate sums, which
+    the largest operands show, and some sizes are computed wrongly, which varied operands show.
     """
     if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"):
         return False
+    varied = [
+        (torch.arange(shape[0] * shape[1]) * 2654435761 % 251 - 125).view(shape).to(torch.int8)
+        for shape in ((rows, inner), (inner, columns))
+    ]
+    trials = [(varied[0], varied[1])]
     for left in (INT8_MOST, -128):
         for right in (INT8_MOST, -128):
-            a = torch.full((17, 96), left, dtype=torch.int8)
-            b = torch.full((96, 24), right, dtype=torch.int8)
-            if not bool((torch._int_mm(a, b) == 96 * left * right).all()):
-                return False
-    return True
+            trials.append((torch.full_like(varied[0], left), torch.full_like(varied[1], right)))
+    return all(
+        torch.equal(torch._int_mm(a, b).to(torch.float64), a.to(torch.float64) @ b.to(torch.float64))
+        for a, b in trials
+    )

@@ -1,0 +1,206 @@
+"""Segments through the model and the coder and back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import TINY
+from sepzip import engine, memory
+from sepzip.coder import coders_for, plain
+from sepzip.engine import decode_segment, encode_segment, pick_device
+from sepzip.errors import CorruptError, DeviceError, MismatchError, OutOfMemoryError, UnsupportedError
+from sepzip.frame import CodedBlock
+from sepzip.presets import ModelSettings
+
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+PLAIN = replace(TINY, semantics=False, context=5, patch=0, stride=0)
+
+
+def round_trip(
+    data: bytes, model: ModelSettings, lanes: int, encode: str = "cpu", decode: str = "cpu"
+) -> int:
+    """Code and decode, compare, and return the coded size."""
+    blocks = list(encode_segment(data, model, lanes, encode))
+    assert decode_segment(blocks, len(data), model, lanes, decode) == data
+    return sum(len(block.payload) for block in blocks)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.binary(min_size=1, max_size=120), st.integers(1, 12), st.booleans())
+def test_any_bytes_come_back(data: bytes, lanes: int, semantics: bool) -> None:
+    round_trip(data, TINY if semantics else PLAIN, min(lanes, len(data)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 300 * 8, 300 * 8 + 1])
+def test_lengths_around_lanes_and_chunks(text: bytes, size: int, device: str) -> None:
+    lanes = min(8, size)
+    round_trip(text[:size], TINY, lanes, device, device)
+
+
+@pytest.mark.parametrize(("encode", "decode"), list(itertools.product(DEVICES, DEVICES)))
+def test_devices_make_and_read_the_same_blocks(text: bytes, encode: str, decode: str) -> None:
+    data = text[1000:3000]
+    blocks = list(encode_segment(data, TINY, 7, encode))
+    assert blocks == list(encode_segment(data, TINY, 7, "cpu"))
+    assert decode_segment(blocks, len(data), TINY, 7, decode) == data
+
+
+def test_it_learns(text: bytes) -> None:
+    data = text[:20000]
+    assert round_trip(data, replace(TINY, learning_rate=5000, learning_rate_last=5000), 40) < 0.75 * len(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lane_widths": (16,)},
+        {"lane_widths": (3, 7)},
+        {"lane_widths": (1,), "hidden": 1},
+        {"embedding": 1, "patch": 6, "stride": 1, "lane_widths": (2,)},
+        {"stride": 5, "lanes_per_coder": 1},
+        {"context": 40, "patch": 1, "lane_widths": (4,)},
+        {"seed": (1 << 64) - 1, "learning_rate": 1_000_000},
+    ],
+)
+def test_all_sizes_are_free(text: bytes, changes: dict[str, int]) -> None:
+    round_trip(text[:500], replace(TINY, **changes), 9)  # type: ignore[arg-type]
+
+
+def test_several_blocks(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "BLOCK_WORDS", 40)
+    data = text[:5000]
+    blocks = list(encode_segment(data, TINY, 5, "cpu"))
+    assert len(blocks) > 2
+    assert all(block.steps % engine.CHUNK_STEPS == 0 for block in blocks[:-1])
+    for device in DEVICES:
+        assert decode_segment(iter(blocks), len(data), TINY, 5, device) == data
+    with pytest.raises(CorruptError, match="do not cover"):
+        decode_segment(blocks[:-1], len(data), TINY, 5, "cpu")
+    with pytest.raises(CorruptError, match="more steps"):
+        decode_segment([*blocks, blocks[-1]], len(data), TINY, 5, "cpu")
+    with pytest.raises((CorruptError, MismatchError)):
+        decode_segment([blocks[1], blocks[0], *blocks[2:]], len(data), TINY, 5, "cpu")
+
+
+@pytest.fixture(scope="module")
+def coded(text: bytes) -> tuple[bytes, CodedBlock]:
+    data = text[:900]
+    (block,) = encode_segment(data, TINY, 6, "cpu")
+    return data, block
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_a_flipped_bit_is_never_silent(coded: tuple[bytes, CodedBlock], data: st.DataObject) -> None:
+    content, block = coded
+    payload = bytearray(block.payload)
+    bit = data.draw(st.integers(0, len(payload) * 8 - 1))
+    payload[bit // 8] ^= 1 << bit % 8
+    try:
+        found = decode_segment([block._replace(payload=bytes(payload))], len(content), TINY, 6, "cpu")
+    except (CorruptError, MismatchError):
+        return
+    # The low bits of a coder's last word are free; the model and the content are then right.
+    assert found == content
+
+
+def test_fingerprint_mismatch_names_the_step(coded: tuple[bytes, CodedBlock]) -> None:
+    content, block = coded
+    wrong = block._replace(fingerprint=block.fingerprint ^ 1)
+    with pytest.raises(MismatchError, match=f"step {block.steps}"):
+        decode_segment([wrong], len(content), TINY, 6, "cpu")
+
+
+def test_a_payload_that_ends_early_stops_the_work(coded: tuple[bytes, CodedBlock]) -> None:
+    _, block = coded
+    asked: list[int] = []
+    short = CodedBlock(100_000, 0, block.payload[: 6 * coders_for(6, TINY.lanes_per_coder)])
+    with pytest.raises(CorruptError, match="ends before"):
+        decode_segment([short], 600_000, TINY, 6, "cpu", asked.append)
+    assert sum(asked) < 10 * engine.CHUNK_STEPS * 6
+
+
+def test_advance_counts_every_byte(text: bytes) -> None:
+    counts: list[int] = []
+    blocks = list(encode_segment(text[:3001], TINY, 4, "cpu", counts.append))
+    assert sum(counts) == 3001
+    counts.clear()
+    decode_segment(blocks, 3001, TINY, 4, "cpu", counts.append)
+    assert sum(counts) == 3001
+
+
+def test_blocks_are_pulled_one_by_one(coded: tuple[bytes, CodedBlock]) -> None:
+    content, block = coded
+
+    def blocks() -> Iterator[CodedBlock]:
+        yield block
+        raise RuntimeError("pulled after the end")
+
+    with pytest.raises(RuntimeError, match="pulled"):
+        decode_segment(blocks(), len(content), TINY, 6, "cpu")
+
+
+def test_seed_changes_the_weights(text: bytes) -> None:
+    one, other = (
+        next(iter(encode_segment(text[:200], replace(TINY, seed=seed), 4, "cpu"))) for seed in (0, 1)
+    )
+    assert one.payload != other.payload
+
+
+def test_unknown_network() -> None:
+    with pytest.raises(UnsupportedError, match="later"):
+        list(encode_segment(b"x" * 100, replace(TINY, network="later"), 2, "cpu"))
+
+
+def test_too_large_a_model_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 50 << 20)
+    with pytest.raises(OutOfMemoryError, match=r"\d+ lanes would fit"):
+        list(encode_segment(b"x" * 100_000, replace(TINY, lane_widths=(16,) * 30), 4096, "cpu"))
+    with pytest.raises(OutOfMemoryError, match="no number of lanes"):
+        list(encode_segment(b"x" * 100, replace(TINY, hidden=1_000_000), 4, "cpu"))
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "cuda:x", "tpu", "", "cuda:", "cpu:0"])
+def test_devices_that_are_not_there(name: str) -> None:
+    with pytest.raises(DeviceError):
+        pick_device(name)
+
+
+def test_flushed_subnormals_are_refused() -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush them")
+    try:
+        with pytest.raises(DeviceError, match="subnormal"):
+            list(encode_segment(b"x" * 100, TINY, 4, "cpu"))
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_a_careless_caller_cannot_lower_the_precision(text: bytes) -> None:
+    reference = list(encode_segment(text[:400], TINY, 4, "cpu"))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert list(encode_segment(text[:400], TINY, 4, "cpu")) == reference
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_memory_estimate_is_not_far_off() -> None:
+    small = memory.memory_needed(TINY, 4, 1000)
+    assert small < 64 << 20
+    published = memory.memory_needed(ModelSettings(), 512, 1 << 20)
+    assert 55e6 < memory.parameter_count(ModelSettings(), 512) < 56e6
+    assert 1 << 30 < published < 4 << 30
+
+
+def test_coders_share_lanes() -> None:
+    assert [coders_for(lanes, 8) for lanes in (1, 8, 9, 64)] == [1, 1, 2, 8]
