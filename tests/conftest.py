@@ -11,7 +11,6 @@ from types import ModuleType
 
 import pytest
 
-from sepzip import pipeline
 from sepzip.frame import CodedBlock
 from sepzip.presets import ModelSettings, Preset
 
@@ -41,13 +40,7 @@ def text() -> bytes:
 @pytest.fixture(scope="session")
 def tiny() -> Preset:
     """The smallest model with all its parts, in segments of 400 bytes and 4 lanes."""
-    return Preset(TINY, lanes=4, segment_size=400)
-
-
-@pytest.fixture
-def all_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give even short segments as many lanes as the preset allows, so that they take few steps."""
-    monkeypatch.setattr(pipeline, "lanes_for", lambda size, most: min(size, most))
+    return Preset(TINY, lanes=4, segment_size=400, bytes_per_lane=1)
 
 
 def _encode(

@@ -96,7 +96,7 @@ def test_segments_in_another_order_show(stand_in: object, text: bytes, tiny: Pre
     compress_stream(io.BytesIO(text[:1200]), sink, tiny)
     frame = sink.getvalue()
     lengths = [segment.compressed_size for segment in read_summary(io.BytesIO(frame)).frames[0].segments]
-    start = frame.index(craft.coded_start(400, 1))
+    start = frame.index(craft.coded_start(400, 4))
     first, second = frame[start : start + lengths[0]], frame[start + lengths[0] : start + sum(lengths[:2])]
     changed = frame[:start] + second + first + frame[start + sum(lengths[:2]) :]
     with pytest.raises(CorruptError):
@@ -237,7 +237,7 @@ def test_a_model_too_large_is_refused_before_it_is_made() -> None:
         patch=64,
         stride=1,
         embedding=1024,
-        lane_widths=(65536,) * 4,
+        lane_widths=(1024,) * 64,
         hidden=65536,
         lanes_per_coder=64,
     )

@@ -53,7 +53,6 @@ def test_every_length_comes_back(text: bytes, tiny: Preset, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 100, 101, 300, 1000])
-@pytest.mark.usefixtures("all_lanes")
 def test_the_networks_give_every_length_back(text: bytes, tiny: Preset, size: int) -> None:
     preset = replace(tiny, lanes=32)
     content = text[1000 : 1000 + size]
@@ -61,7 +60,6 @@ def test_the_networks_give_every_length_back(text: bytes, tiny: Preset, size: in
     assert decompress(frame) == content
 
 
-@pytest.mark.usefixtures("all_lanes")
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(min_size=1, max_size=8), st.integers(65, 200), st.integers(30, 60))
 def test_the_networks_give_any_bytes_back(tiny: Preset, pattern: bytes, size: int, lanes: int) -> None:

@@ -354,7 +354,7 @@ def test_errors_come_through_reading(packed: Path, text: bytes) -> None:
 
 
 def test_the_networks_write_and_read_files(
-    text: bytes, tiny: Preset, tmp_path: Path, all_lanes: None, monkeypatch: pytest.MonkeyPatch
+    text: bytes, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "sepzip.engine")
     monkeypatch.setattr(sepfile, "resolve", lambda *given: replace(tiny, lanes=40))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .errors import UsageError
 from .frame import CodedBlock, FrameReader, FrameWriter
 from .header import encode_header
-from .presets import ModelSettings, Preset, lanes_for
+from .presets import ModelSettings, Preset
 from .segment import MOST_SEGMENT, Segment, coded_block_size
 from .wire import SupportsRead, SupportsWrite, read_up_to, write_all
 
@@ -112,7 +112,7 @@ class Compressor:
     def add(self, content: Content, last: bool) -> None:
         """Write `content`, of 1 byte to 1 GiB, as the next segment; `last` says that none will follow."""
         only = last and self._writer is None
-        lanes = lanes_for(len(content), self._preset.lanes)
+        lanes = self._preset.lanes_for(len(content))
         blocks = self._encode(content, lanes, len(content) - (self._model_cost if only else 0))
         if self._writer is None:
             # A frame of one segment names its model only if that is used; a longer one before that is known.

@@ -17,7 +17,6 @@ __all__ = [
     "NUMERICS_VERSION",
     "ModelSettings",
     "Preset",
-    "lanes_for",
     "resolve",
 ]
 
@@ -61,14 +60,21 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Preset:
-    """A level: the model, how many lanes at most, and how many bytes make a segment."""
+    """A level: the model, how many lanes at most, and how many bytes make a segment.
+
+    Below `bytes_per_lane` bytes a lane is not worth having: its start costs more size than working in
+    parallel saves time. Lanes that a user asks for are taken at their word, with 1.
+    """
 
     model: ModelSettings
     lanes: int
-    segment_size: int
+    segment_size: int = 1 << 26
+    bytes_per_lane: int = 2048
 
+    def lanes_for(self, size: int) -> int:
+        """Return how many lanes a segment of `size` bytes gets, at least 1."""
+        return max(1, min(self.lanes, size // self.bytes_per_lane))
 
-_SEGMENT_SIZE = 1 << 26
 
 _PAC_SEMANTIC = ModelSettings()
 _PAC_PLAIN = replace(
@@ -94,12 +100,12 @@ def _without_semantics(model: ModelSettings) -> ModelSettings:
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "pac": {
-        True: Preset(_PAC_SEMANTIC, lanes=512, segment_size=_SEGMENT_SIZE),
-        False: Preset(_PAC_PLAIN, lanes=512, segment_size=_SEGMENT_SIZE),
+        True: Preset(_PAC_SEMANTIC, lanes=512),
+        False: Preset(_PAC_PLAIN, lanes=512),
     },
     "pac-small": {
-        True: Preset(_SMALL, lanes=256, segment_size=_SEGMENT_SIZE),
-        False: Preset(_without_semantics(_SMALL), lanes=256, segment_size=_SEGMENT_SIZE),
+        True: Preset(_SMALL, lanes=256),
+        False: Preset(_without_semantics(_SMALL), lanes=256),
     },
 }
 """Named settings: the network alone (False) and with the SEB in front of it (True)."""
@@ -107,7 +113,7 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
 _WIDE = replace(_SMALL, embedding=16, lane_widths=(32,), hidden=512)
 
 LEVELS: dict[int, Preset] = {
-    level: Preset(model, lanes=lanes, segment_size=_SEGMENT_SIZE)
+    level: Preset(model, lanes=lanes)
     for level, lanes, model in (
         (1, 512, replace(_SMALL, context=16, patch=8, lane_widths=(8,), hidden=128)),
         (2, 512, _SMALL),
@@ -121,14 +127,6 @@ LEVELS: dict[int, Preset] = {
     )
 }
 DEFAULT_LEVEL = 3
-
-_BYTES_PER_LANE = 2048
-"""The least that is worth a lane: below it, a lane's start costs more than its parallel work saves."""
-
-
-def lanes_for(size: int, most: int) -> int:
-    """Return how many lanes a segment of `size` bytes gets, at most `most` and at least 1."""
-    return max(1, min(most, size // _BYTES_PER_LANE))
 
 
 def resolve(
@@ -155,5 +153,5 @@ def resolve(
     if lanes is not None:
         if not 1 <= lanes <= MOST_LANES:
             raise UsageError(f"lanes must be from 1 to {MOST_LANES}, not {lanes}")
-        preset = replace(preset, lanes=lanes)
+        preset = replace(preset, lanes=lanes, bytes_per_lane=1)
     return preset
