@@ -1,0 +1,37 @@
+"""Frames made once, on a GPU and on a CPU, are read for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from sepzip.pipeline import decompress_stream
+
+FOLDER = Path(__file__).parent / "golden"
+FRAMES = sorted(FOLDER.glob("*.sep"))
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+CONTENTS = {
+    "floats": "ea3c4457fa4ff2c5efe73ca57bb26d924e99dc590db7f297de387835bc8c12bd",
+    "text": "1f6cc73f45fc1d5b3ced61044a49616c9c79710747c80bd20a63db9cd538a39c",
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("path", FRAMES, ids=lambda path: path.name)
+def test_golden_frame_gives_its_content(path: Path, device: str, tmp_path: Path) -> None:
+    name = path.name.split(".")[0]
+    with path.open("rb") as source, (tmp_path / "content").open("wb") as sink:
+        decompress_stream(source, sink, device)
+    assert hashlib.sha256((tmp_path / "content").read_bytes()).hexdigest() == CONTENTS[name]
+
+
+def test_no_golden_frame_is_missing() -> None:
+    assert len(FRAMES) == 13
+
+
+def test_devices_made_the_same_frames() -> None:
+    for path in FOLDER.glob("*.cuda.sep"):
+        assert path.read_bytes() == Path(str(path).replace(".cuda.", ".cpu.")).read_bytes()
