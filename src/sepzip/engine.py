@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -287,11 +288,17 @@ def pick_device(name: str) -> str:
 
 @contextmanager
 def exactly(device: torch.device) -> Iterator[None]:
-    """Set what exactness needs of torch for the work inside, and restore it; turn out-of-memory into ours."""
-    precision = torch.get_float32_matmul_precision()
+    """Set what exactness and speed need of torch for the work inside, and restore it afterwards.
+
+    Memory that runs out inside is raised as OutOfMemoryError.
+    """
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     if not _keeps_subnormals(device):
         raise DeviceError("subnormal numbers are flushed to zero here: call torch.set_flush_denormal(False)")
     torch.set_float32_matmul_precision("highest")
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # A step is many small operations: waking a second thread for each costs more than it saves.
+        torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             if device.type == "cuda":
@@ -300,10 +307,16 @@ def exactly(device: torch.device) -> Iterator[None]:
                     yield
             else:
                 yield
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch raises a plain RuntimeError that names its allocator.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "Allocator" not in str(error):
+            raise
+        if isinstance(error, OutOfMemoryError):
+            raise
         raise OutOfMemoryError(memory.advice(device)) from None
     finally:
         torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(threads)
 
 
 def _keeps_subnormals(device: torch.device) -> bool:
