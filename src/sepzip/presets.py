@@ -110,7 +110,8 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
 }
 """Named settings: the network alone (False) and with the SEB in front of it (True)."""
 
-_WIDE = replace(_SMALL, embedding=16, lane_widths=(32,), hidden=512)
+_WIDE = replace(_SMALL, embedding=16, lane_widths=(32,), hidden=1024)
+_WIDER = replace(_WIDE, hidden=2048)
 
 LEVELS: dict[int, Preset] = {
     level: Preset(model, lanes=lanes)
@@ -118,12 +119,12 @@ LEVELS: dict[int, Preset] = {
         (1, 512, replace(_SMALL, context=16, patch=8, lane_widths=(8,), hidden=128)),
         (2, 512, _SMALL),
         (3, 256, _SMALL),
-        (4, 256, replace(_SMALL, hidden=512, lane_widths=(16, 32))),
+        (4, 256, replace(_WIDE, hidden=512)),
         (5, 256, _WIDE),
-        (6, 256, replace(_WIDE, hidden=1024)),
-        (7, 256, replace(_WIDE, hidden=1024, lane_widths=(16, 32, 64))),
-        (8, 256, replace(_WIDE, hidden=2048, lane_widths=(16, 32, 64, 128))),
-        (9, 512, replace(_PAC_SEMANTIC, learning_rate=2000, learning_rate_steps=1000)),
+        (6, 128, _WIDE),
+        (7, 128, _WIDER),
+        (8, 128, replace(_WIDER, embedding=32)),
+        (9, 64, replace(_WIDER, embedding=32)),
     )
 }
 DEFAULT_LEVEL = 3
