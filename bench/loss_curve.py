@@ -85,7 +85,7 @@ def measure(
             chunk = matrix[first : first + engine.CHUNK_STEPS]
             source.load(chunk)
             stepper.run(len(chunk))
-            starts, widths = (tensor.cpu().numpy() for tensor in source.intervals(len(chunk)))
+            starts, widths = source.intervals(len(chunk))
             losses.extend((24 - np.log2(widths)).mean(1))
             for row in range(len(chunk)):
                 coder.step(starts[row], widths[row])

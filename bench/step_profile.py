@@ -87,7 +87,7 @@ def main() -> None:
         for _ in range(options.steps):
             stepper.step()
         encoder = BlockEncoder(preset.lanes, preset.model.lanes_per_coder)
-        starts, widths = (x.cpu().numpy() for x in source.intervals(options.steps))
+        starts, widths = source.intervals(options.steps)
         begun = time.perf_counter()
         for start, width in zip(starts, widths, strict=True):
             encoder.step(start, width)

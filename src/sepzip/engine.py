@@ -106,9 +106,9 @@ class Truth:
         self._index.add_(1)
         return symbols
 
-    def intervals(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Return copies of the starts and frequencies of the chunk's steps, int64 [steps, lanes]."""
-        return self._starts[:steps].clone(), self._frequencies[:steps].clone()
+    def intervals(self, steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the starts and frequencies of the chunk's steps, [steps, lanes], once they are there."""
+        return self._starts[:steps].cpu().numpy(), self._frequencies[:steps].cpu().numpy()
 
 
 class Decoded:
@@ -186,28 +186,21 @@ def encode_segment(
         encoder = BlockEncoder(lanes, model.lanes_per_coder)
         last_active = longer_lanes(len(data), lanes)
         block_steps = 0
-        pending: tuple[int, int, Tensor, Tensor, Tensor] | None = None
-        for first in range(0, steps + CHUNK_STEPS, CHUNK_STEPS):
-            launched = None
-            if first < steps:
-                chunk = matrix[first : first + CHUNK_STEPS]
-                source.load(chunk)
-                stepper.run(len(chunk))
-                launched = (first, len(chunk), *source.intervals(len(chunk)), network.fingerprint())
-            if pending is not None:
-                # Coded while the device is at work on the chunk after it.
-                begun, count, starts, widths, fingerprint = pending
-                host_starts, host_widths = starts.cpu().numpy(), widths.cpu().numpy()
-                for row in range(count):
-                    active = last_active if begun + row == steps - 1 else lanes
-                    encoder.step(host_starts[row, :active], host_widths[row, :active])
-                block_steps += count
-                if advance is not None:
-                    advance(min(len(data), (begun + count) * lanes) - min(len(data), begun * lanes))
-                if encoder.is_full or begun + count == steps:
-                    yield CodedBlock(block_steps, int(fingerprint.item()), encoder.finish_block())
-                    block_steps = 0
-            pending = launched
+        for first in range(0, steps, CHUNK_STEPS):
+            chunk = matrix[first : first + CHUNK_STEPS]
+            end = first + len(chunk)
+            source.load(chunk)
+            stepper.run(len(chunk))
+            starts, widths = source.intervals(len(chunk))
+            for step, start, width in zip(range(first, end), starts, widths, strict=True):
+                active = last_active if step == steps - 1 else lanes
+                encoder.step(start[:active], width[:active])
+            block_steps += len(chunk)
+            if advance is not None:
+                advance(min(len(data), end * lanes) - first * lanes)
+            if encoder.is_full or end == steps:
+                yield CodedBlock(block_steps, int(network.fingerprint().item()), encoder.finish_block())
+                block_steps = 0
 
 
 def decode_segment(
