@@ -242,9 +242,10 @@ def decode_segment(
                 if partial:
                     source.active = last_active
                     stepper.step()
-                joiner.add(source.take(count))
+                chunk = source.take(count)
                 if source.words_left < 0:
                     raise CorruptError("a block's payload ends before its last symbol; the file is damaged")
+                joiner.add(chunk)
                 if advance is not None:
                     advance(min(size, (done + count) * lanes) - min(size, done * lanes))
                 done += count
