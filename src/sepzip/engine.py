@@ -247,7 +247,7 @@ def decode_segment(
                     raise CorruptError("a block's payload ends before its last symbol; the file is damaged")
                 joiner.add(chunk)
                 if advance is not None:
-                    advance(min(size, (done + count) * lanes) - min(size, done * lanes))
+                    advance(min(size, (done + count) * lanes) - done * lanes)
                 done += count
             fingerprint = int(network.fingerprint().item())
             if fingerprint != block.fingerprint:
@@ -301,11 +301,11 @@ def exactly(device: torch.device) -> Iterator[None]:
                     yield
             else:
                 yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise OutOfMemoryError(memory.advice(device)) from None
+    except RuntimeError as error:
         # On a CPU torch raises a plain RuntimeError that names its allocator.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "Allocator" not in str(error):
-            raise
-        if isinstance(error, OutOfMemoryError):
+        if "Allocator" not in str(error):
             raise
         raise OutOfMemoryError(memory.advice(device)) from None
     finally:

@@ -27,7 +27,6 @@ class Model:
     """
 
     def __init__(self, settings: ModelSettings, lanes: int, device: torch.device) -> None:
-        self.lanes = lanes
         self._network = base.build(settings, lanes, device)
         self._optimizer = Adam(self._network.parameters, settings, lanes)
         self._context = torch.zeros((settings.context, lanes), dtype=torch.int64, device=device)
@@ -59,8 +58,9 @@ class Model:
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""
         total = torch.zeros(1, dtype=torch.int64, device=self._steps.device)
-        odd = 2 * torch.arange(_FINGERPRINT_CHUNK, device=self._steps.device) + 1
-        for state in (self._network.parameters.data, self._optimizer.first, self._optimizer.second):
+        weights = self._network.parameters.data
+        odd = 2 * torch.arange(min(weights.numel(), _FINGERPRINT_CHUNK), device=weights.device) + 1
+        for state in (weights, self._optimizer.first, self._optimizer.second):
             for part in state.view(torch.int32).split(_FINGERPRINT_CHUNK):
                 # Wraps modulo 2^64, like every integer sum here, in any order.
                 total = total.mul_(0x9E3779B1).add_((part * odd[: len(part)]).sum())

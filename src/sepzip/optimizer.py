@@ -8,6 +8,7 @@ from array import array
 import torch
 
 from .exact.constants import constant
+from .exact.functions import reciprocal_sqrt_guess
 from .exact.tape import Parameters
 from .presets import ModelSettings
 
@@ -43,7 +44,7 @@ class Adam:
         second.mul_(constant(_BETA2)).add_(gradient * gradient)
         # One Newton step: the length of an update is right to 0.2 %, which learning does not notice.
         variance = second + constant(self._epsilon)
-        inverse = (variance.view(torch.int32) >> 1).neg_().add_(0x5F375A86).view(torch.float32)
+        inverse = reciprocal_sqrt_guess(variance)
         variance.mul_(constant(-0.5)).mul_(inverse).mul_(inverse).add_(constant(1.5))
         inverse.mul_(variance).mul_(first)
         size = self._step_sizes.index_select(0, step.clamp(max=self._last_step))

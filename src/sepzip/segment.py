@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .coder import coders_for
 from .errors import CorruptError
 from .presets import MOST_LANES, ModelSettings
 from .wire import ByteSink, ByteSource, varint
@@ -138,7 +139,7 @@ def _read_stored(source: ByteSource, start: int, name: str, skip: bool) -> Segme
 def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str, skip: bool) -> Segment:
     size = source.varint(f"the size of {name}", 1, MOST_SEGMENT)
     lanes = source.varint(f"the lanes of {name}", 1, min(size, MOST_LANES))
-    coders = -(-lanes // model.lanes_per_coder)
+    coders = coders_for(lanes, model.lanes_per_coder)
     steps_left = -(-size // lanes)
     symbols_left = size
     payload_left = size - 1

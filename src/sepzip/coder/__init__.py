@@ -6,7 +6,7 @@ inside the model's step on the model's device.
 
 from __future__ import annotations
 
-__all__ = ["BLOCK_WORDS", "RANGE_FIRST", "RANGE_LEAST", "WORD_BITS", "coders_for", "most_words"]
+__all__ = ["BLOCK_WORDS", "RANGE_FIRST", "RANGE_LEAST", "WORD_BITS", "coders_for"]
 
 WORD_BITS = 24
 """The coder's output is words of this many bits."""
@@ -24,8 +24,3 @@ BLOCK_WORDS = 1 << 15
 def coders_for(lanes: int, lanes_per_coder: int) -> int:
     """Return how many coder states serve `lanes` lanes; lane b belongs to coder b modulo that."""
     return -(-lanes // lanes_per_coder)
-
-
-def most_words(lanes: int, coders: int, steps: int) -> int:
-    """Return the most words that `steps` steps can take in: one a symbol, and two to begin with."""
-    return 2 * coders + lanes * steps

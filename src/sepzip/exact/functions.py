@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .constants import constant
 
-__all__ = ["LOG2_E", "exp2", "reciprocal_sqrt", "sigmoid"]
+__all__ = ["LOG2_E", "exp2", "reciprocal_sqrt", "reciprocal_sqrt_guess", "sigmoid"]
 
 LOG2_E = 1.4426950408889634
 
@@ -31,13 +31,18 @@ def exp2(x: Tensor) -> Tensor:
 def reciprocal_sqrt(x: Tensor) -> Tensor:
     """Return 1/sqrt(x), float32, of x > 0 and normal; relative error below 5e-6.
 
-    A guess from the bit pattern and two Newton steps.
+    The guess and two Newton steps.
     """
-    guess = (x.view(torch.int32) >> 1).neg_().add_(0x5F375A86).view(torch.float32)
+    guess = reciprocal_sqrt_guess(x)
     half = x * constant(-0.5)
     for _ in range(2):
         guess.mul_((guess * guess).mul_(half).add_(constant(1.5)))
     return guess
+
+
+def reciprocal_sqrt_guess(x: Tensor) -> Tensor:
+    """Return 1/sqrt(x) to within 4 %, from the bit pattern of x; where a Newton step begins."""
+    return (x.view(torch.int32) >> 1).neg_().add_(0x5F375A86).view(torch.float32)
 
 
 def sigmoid(x: Tensor) -> Tensor:
