@@ -7,15 +7,12 @@ from array import array
 
 import torch
 
-from .exact.constants import constant
-from .exact.functions import reciprocal_sqrt_guess
+from .exact.adam import BETA1, BETA2, adam
 from .exact.tape import Parameters
 from .presets import ModelSettings
 
 __all__ = ["Adam"]
 
-_BETA1 = 0.9
-_BETA2 = 0.999
 _EPSILON = 1e-8
 
 
@@ -32,7 +29,7 @@ class Adam:
         self.first = torch.zeros_like(parameters.data)
         self.second = torch.zeros_like(parameters.data)
         epsilon = _EPSILON * lanes
-        self._epsilon = epsilon * epsilon / (1.0 - _BETA2)
+        self._epsilon = epsilon * epsilon / (1.0 - BETA2)
         sizes = _step_sizes(settings)
         self._step_sizes = torch.tensor(sizes, dtype=torch.float32, device=parameters.device)
         self._last_step = len(sizes) - 1
@@ -40,15 +37,8 @@ class Adam:
     def update(self, step: torch.Tensor) -> None:
         """Move every weight by its gradient; `step` int64 [1] counts the updates made before."""
         gradient, first, second = self._parameters.grad, self.first, self.second
-        first.mul_(constant(_BETA1)).add_(gradient)
-        second.mul_(constant(_BETA2)).add_(gradient * gradient)
-        # One Newton step: the length of an update is right to 0.2 %, which learning does not notice.
-        variance = second + constant(self._epsilon)
-        inverse = reciprocal_sqrt_guess(variance)
-        variance.mul_(constant(-0.5)).mul_(inverse).mul_(inverse).add_(constant(1.5))
-        inverse.mul_(variance).mul_(first)
         size = self._step_sizes.index_select(0, step.clamp(max=self._last_step))
-        self._parameters.data.sub_(inverse.mul_(size))
+        adam(self._parameters.data, first, second, gradient, size, self._epsilon)
 
 
 def _step_sizes(settings: ModelSettings) -> list[float]:
@@ -61,10 +51,10 @@ def _step_sizes(settings: ModelSettings) -> list[float]:
     first, last = settings.learning_rate * 1e-6, settings.learning_rate_last * 1e-6
     shrink = 1.0 - 1.0 / settings.learning_rate_steps
     while decay2 > 2.0**-26 or gap > 2.0**-26:
-        decay1 *= _BETA1
-        decay2 *= _BETA2
+        decay1 *= BETA1
+        decay2 *= BETA2
         rate = last + (first - last) * gap
         gap *= shrink
         correction = math.sqrt(1.0 - decay2) / (1.0 - decay1)
-        sizes.append(rate * (1.0 - _BETA1) / math.sqrt(1.0 - _BETA2) * correction)
+        sizes.append(rate * (1.0 - BETA1) / math.sqrt(1.0 - BETA2) * correction)
     return list(sizes)

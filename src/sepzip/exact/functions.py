@@ -7,12 +7,12 @@ from torch import Tensor
 
 from .constants import constant
 
-__all__ = ["LOG2_E", "exp2", "reciprocal_sqrt", "reciprocal_sqrt_guess", "sigmoid"]
+__all__ = ["EXP2", "LOG2_E", "exp2", "reciprocal_sqrt", "reciprocal_sqrt_guess", "sigmoid"]
 
 LOG2_E = 1.4426950408889634
 
 # Minimax fit of 2^f on [0, 1] with the ends exact, so that exp2 is continuous; relative error 3.4e-6.
-_EXP2 = (0.6930321174189655, 0.2413797721529717, 0.05203236617165998, 0.013555744256402734)
+EXP2 = (0.6930321174189655, 0.2413797721529717, 0.05203236617165998, 0.013555744256402734)
 
 
 def exp2(x: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def exp2(x: Tensor) -> Tensor:
     x = x.clamp(-126.0, 126.0)
     whole = x.floor()
     fraction = x.sub_(whole)
-    result = fraction * constant(_EXP2[3])
-    for coefficient in _EXP2[2::-1]:
+    result = fraction * constant(EXP2[3])
+    for coefficient in EXP2[2::-1]:
         result.add_(constant(coefficient)).mul_(fraction)
     result.add_(constant(1.0))
     power = whole.to(torch.int32).add_(127).mul_(1 << 23).view(torch.float32)
