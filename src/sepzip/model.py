@@ -28,6 +28,7 @@ class Model:
 
     def __init__(self, settings: ModelSettings, lanes: int, device: torch.device) -> None:
         self._network = base.build(settings, lanes, device)
+        self._network.parameters.make_gradients()
         self._optimizer = Adam(self._network.parameters, settings, lanes)
         self._context = torch.zeros((settings.context, lanes), dtype=torch.int64, device=device)
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)

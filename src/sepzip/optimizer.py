@@ -29,7 +29,7 @@ class Adam:
         self.first = torch.zeros_like(parameters.data)
         self.second = torch.zeros_like(parameters.data)
         epsilon = _EPSILON * lanes
-        self._epsilon = epsilon * epsilon / (1.0 - BETA2)
+        self.epsilon = epsilon * epsilon / (1.0 - BETA2)
         sizes = _step_sizes(settings)
         self._step_sizes = torch.tensor(sizes, dtype=torch.float32, device=parameters.device)
         self._last_step = len(sizes) - 1
@@ -37,8 +37,11 @@ class Adam:
     def update(self, step: torch.Tensor) -> None:
         """Move every weight by its gradient; `step` int64 [1] counts the updates made before."""
         gradient, first, second = self._parameters.grad, self.first, self.second
-        size = self._step_sizes.index_select(0, step.clamp(max=self._last_step))
-        adam(self._parameters.data, first, second, gradient, size, self._epsilon)
+        adam(self._parameters.data, first, second, gradient, self.step_size(step), self.epsilon)
+
+    def step_size(self, step: torch.Tensor) -> torch.Tensor:
+        """Return the step size, float32 [1], of the update after `step` others."""
+        return self._step_sizes.index_select(0, step.clamp(max=self._last_step))
 
 
 def _step_sizes(settings: ModelSettings) -> list[float]:

@@ -10,11 +10,11 @@ from .functions import reciprocal_sqrt
 from .quantise import quantise
 from .tape import Node, Tape
 
-__all__ = ["layer_norm"]
+__all__ = ["EPSILON", "GRADIENT_MOST", "NORMAL_MOST", "layer_norm", "statistics_most"]
 
-_EPSILON = 1e-5
-_GRADIENT_MOST = 1 << 20
-_NORMAL_MOST = 1 << 16
+EPSILON = 1e-5
+GRADIENT_MOST = 1 << 20
+NORMAL_MOST = 1 << 16
 
 
 def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | None = None) -> Node:
@@ -24,7 +24,7 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
     its largest element over 2^18 (fewer bits for widths above 256), so that mean and variance are exact.
     """
     width = x.data.shape[1]
-    most = _statistics_most(width)
+    most = statistics_most(width)
     whole, scale = quantise(x.data, 1, most)
     wide = whole.to(torch.float64)
     total = wide.sum(1, keepdim=True)
@@ -34,7 +34,7 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
     # All in units of the scale; an all-zero lane has scale near 0, and epsilon then dominates.
     inverse_scale = scale.clamp(min=2.0**-50).reciprocal()
     variance = spread.mul_(constant(1.0 / (width * width))).add_(
-        (inverse_scale * inverse_scale).mul_(constant(_EPSILON))
+        (inverse_scale * inverse_scale).mul_(constant(EPSILON))
     )
     inverse_deviation = reciprocal_sqrt(variance)
     normal = (whole - mean).mul_(inverse_deviation)
@@ -48,17 +48,17 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
         gradient = out.take_gradient()
         # Multiples of 2^-11: with gradients of 20 bits and widths below 2^16 every sum stays below 2^53.
         whole_normal = (
-            (normal * constant(2.0**11)).round_().clamp_(-_NORMAL_MOST, _NORMAL_MOST).to(torch.float64)
+            (normal * constant(2.0**11)).round_().clamp_(-NORMAL_MOST, NORMAL_MOST).to(torch.float64)
         )
         if gain is not None and offset is not None:
-            columns, scale = quantise(gradient, 0, _GRADIENT_MOST)
+            columns, scale = quantise(gradient, 0, GRADIENT_MOST)
             wide = columns.to(torch.float64)
             offset.add_gradient(_scaled(wide.sum(0), scale.squeeze(0)))
             gain.add_gradient(
                 _scaled(wide.mul_(whole_normal).sum(0), scale.squeeze(0)).mul_(constant(2.0**-11))
             )
             gradient = gradient * gain.data
-        rows, scale = quantise(gradient, 1, _GRADIENT_MOST)
+        rows, scale = quantise(gradient, 1, GRADIENT_MOST)
         wide = rows.to(torch.float64)
         mean = _scaled(wide.sum(1, keepdim=True), scale).mul_(constant(1.0 / width))
         along = _scaled(wide.mul_(whole_normal).sum(1, keepdim=True), scale).mul_(constant(2.0**-11 / width))
@@ -72,6 +72,6 @@ def _scaled(sums: Tensor, scale: Tensor) -> Tensor:
     return sums.to(torch.float32).mul_(scale)
 
 
-def _statistics_most(width: int) -> int:
-    """The largest whole number for which width^2 * whole^2 stays below 2^53, at most 2^18."""
+def statistics_most(width: int) -> int:
+    """Return the largest whole number for which width^2 * whole^2 stays below 2^53, at most 2^18."""
     return 1 << min(18, 26 - (width - 1).bit_length())

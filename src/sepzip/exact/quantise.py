@@ -7,12 +7,12 @@ from torch import Tensor
 
 from .constants import constant
 
-__all__ = ["INT8_MOST", "INT16_MOST", "exact_sum", "quantise"]
+__all__ = ["INT8_MOST", "INT16_MOST", "SUM_MOST", "exact_sum", "quantise"]
 
 INT8_MOST = 127
 # The largest value whose balanced low digit, base 256, still leaves a high digit that fits int8.
 INT16_MOST = 127 * 256 + 127
-_SUM_MOST = 1 << 20
+SUM_MOST = 1 << 20
 
 # Rows that are smaller than this everywhere count as zero; its reciprocal must stay finite.
 _SMALLEST = 2.0**-80
@@ -37,5 +37,5 @@ def exact_sum(x: Tensor, dim: int) -> Tensor:
 
     Elements are rounded to whole multiples of the largest along `dim` over 2^20 and summed as int64.
     """
-    whole, scale = quantise(x, dim, _SUM_MOST)
+    whole, scale = quantise(x, dim, SUM_MOST)
     return whole.to(torch.int64).sum(dim, keepdim=True).to(torch.float32).mul_(scale)

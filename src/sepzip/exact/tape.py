@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Node", "Parameters", "Tape"]
+__all__ = ["Node", "ParameterNode", "Parameters", "Tape"]
 
 
 class Node:
@@ -61,7 +61,6 @@ class Parameters:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._initial: list[Tensor] = []
         self._nodes: list[ParameterNode] = []
         self.data = torch.empty(0)
         self.grad = torch.empty(0)
@@ -69,25 +68,26 @@ class Parameters:
     def add(self, initial: Tensor) -> ParameterNode:
         """Return a parameter that starts as `initial`; usable once `seal` has been called."""
         node = ParameterNode(initial)
-        self._initial.append(initial)
         self._nodes.append(node)
         return node
 
     def seal(self) -> None:
-        """Lay all parameters out in the flat buffers; none can be added afterwards."""
-        total = sum(initial.numel() for initial in self._initial)
+        """Lay all parameters out in the flat buffer; none can be added afterwards."""
+        total = sum(node.data.numel() for node in self._nodes)
         self.data = torch.empty(total, dtype=torch.float32, device=self.device)
-        self.grad = torch.zeros(total, dtype=torch.float32, device=self.device)
         offset = 0
         for node in self._nodes:
             initial = node.data
-            end = offset + initial.numel()
-            view = self.data[offset:end].view(initial.shape)
-            view.copy_(initial)
-            node.data = view
-            node.gradient_view = self.grad[offset:end].view(initial.shape)
-            offset = end
-        self._initial.clear()
+            node.offset = offset
+            offset += initial.numel()
+            node.data = node.part_of(self.data)
+            node.data.copy_(initial)
+
+    def make_gradients(self) -> None:
+        """Make room for the gradients: needed wherever they are not used up as they arise."""
+        self.grad = torch.zeros_like(self.data)
+        for node in self._nodes:
+            node.gradient_view = node.part_of(self.grad)
 
     def begin_step(self) -> None:
         """Mark every gradient as not yet written in this step."""
@@ -103,12 +103,17 @@ class Parameters:
 class ParameterNode(Node):
     """A parameter; its gradient is written into the flat buffer."""
 
-    __slots__ = ("gradient_view", "written")
+    __slots__ = ("gradient_view", "offset", "written")
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__(initial)
         self.gradient_view = initial
+        self.offset = 0
         self.written = False
+
+    def part_of(self, flat: Tensor) -> Tensor:
+        """Return the parameter's part of a buffer that is laid out like all parameters."""
+        return flat[self.offset : self.offset + self.data.numel()].view(self.data.shape)
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Write the step's first gradient over the last step's, add any further one."""

@@ -20,7 +20,7 @@ from ..presets import ModelSettings
 from ..semantics import SemanticsEnhancement
 from .base import Front, register
 
-__all__ = ["PAC"]
+__all__ = ["PAC", "Embedding", "FeedForward", "LaneLayer"]
 
 _DEVIATION = 0.01
 
@@ -34,46 +34,46 @@ class PAC:
         self.parameters = parameters
         width = settings.width
         if settings.semantics:
-            self._front: Front = SemanticsEnhancement(settings, parameters, initialiser)
+            self.front: Front = SemanticsEnhancement(settings, parameters, initialiser)
         else:
-            self._front = _Embedding(settings, parameters, initialiser)
-        self._lane_layers = [
-            _LaneLayer(width, lane_width, lanes, index == 0, parameters, initialiser)
+            self.front = Embedding(settings, parameters, initialiser)
+        self.lane_layers = [
+            LaneLayer(width, lane_width, lanes, index == 0, parameters, initialiser)
             for index, lane_width in enumerate(settings.lane_widths)
         ]
-        self._feed_forwards = [
-            _FeedForward(width, settings.hidden, parameters, initialiser) for _ in settings.lane_widths
+        self.feed_forwards = [
+            FeedForward(width, settings.hidden, parameters, initialiser) for _ in settings.lane_widths
         ]
-        self._out_weight = parameters.add(initialiser.normal((width, 256), _DEVIATION))
-        self._out_bias = parameters.add(initialiser.normal((256,), _DEVIATION))
+        self.out_weight = parameters.add(initialiser.normal((width, 256), _DEVIATION))
+        self.out_bias = parameters.add(initialiser.normal((256,), _DEVIATION))
 
     def start(self, context: Tensor) -> None:
         """Fill the caches with what the lane layers make of each older part of the context."""
         tape = Tape()
-        x = self._front.forward(tape, context)
-        for lane_layer, feed_forward in zip(self._lane_layers, self._feed_forwards, strict=True):
+        x = self.front.forward(tape, context)
+        for lane_layer, feed_forward in zip(self.lane_layers, self.feed_forwards, strict=True):
             x = feed_forward.forward(tape, lane_layer.start(tape, x))
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
         """Return logits [lanes, 256] of the next byte."""
-        x = self._front.forward(tape, context)
-        for lane_layer, feed_forward in zip(self._lane_layers, self._feed_forwards, strict=True):
+        x = self.front.forward(tape, context)
+        for lane_layer, feed_forward in zip(self.lane_layers, self.feed_forwards, strict=True):
             x = feed_forward.forward(tape, lane_layer.forward(tape, x))
-        return linear(tape, x, self._out_weight, self._out_bias)
+        return linear(tape, x, self.out_weight, self.out_bias)
 
 
-class _Embedding:
+class Embedding:
     """The front of PAC without the SEB: the embedded bytes of the context side by side."""
 
     def __init__(self, settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> None:
-        self._table = parameters.add(initialiser.normal((256, settings.embedding), _DEVIATION))
+        self.table = parameters.add(initialiser.normal((256, settings.embedding), _DEVIATION))
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
         """Return [lanes, bytes * embedding]."""
-        return sigmoid_embedding(tape, self._table, context)
+        return sigmoid_embedding(tape, self.table, context)
 
 
-class _LaneLayer:
+class LaneLayer:
     """norm, the lane's own linear layer, norm, GELU, mean with the skip; over the newest values only."""
 
     def __init__(
@@ -86,37 +86,37 @@ class _LaneLayer:
         initialiser: Initialiser,
     ) -> None:
         device = parameters.device
-        self._lane_width = lane_width
+        self.lane_width = lane_width
         ones, zeros = torch.ones(lane_width, device=device), torch.zeros(lane_width, device=device)
-        self._norm_in = (parameters.add(ones), parameters.add(zeros)) if first else (None, None)
+        self.norm_in = (parameters.add(ones), parameters.add(zeros)) if first else None
         # All lanes start alike; what each one reads sets them apart.
         weight = initialiser.normal((lane_width, lane_width), _DEVIATION)
         bias = initialiser.normal((lane_width,), _DEVIATION)
-        self._weight = parameters.add(weight.expand(lanes, -1, -1))
-        self._bias = parameters.add(bias.expand(lanes, -1))
-        self._norm_out = (parameters.add(ones), parameters.add(zeros))
-        self._cache = torch.zeros((lanes, width - lane_width), device=device)
+        self.weight = parameters.add(weight.expand(lanes, -1, -1))
+        self.bias = parameters.add(bias.expand(lanes, -1))
+        self.norm_out = (parameters.add(ones), parameters.add(zeros))
+        self.cache = torch.zeros((lanes, width - lane_width), device=device)
 
     def start(self, tape: Tape, x: Node) -> Node:
         """Return the layer's outputs for every part of x, and keep all but the oldest as the cache."""
         width = x.data.shape[1]
         parts = []
-        for end in range(width, self._lane_width - 1, -self._lane_width):
-            parts.append(self._layer(tape, Node(x.data[:, end - self._lane_width : end])).data)
-        rest = x.data[:, : width - len(parts) * self._lane_width]
+        for end in range(width, self.lane_width - 1, -self.lane_width):
+            parts.append(self._layer(tape, Node(x.data[:, end - self.lane_width : end])).data)
+        rest = x.data[:, : width - len(parts) * self.lane_width]
         joined = torch.cat([rest, *reversed(parts)], 1)
         # The newest part is computed again in the first step, so the cache ends before it.
-        self._cache.copy_(joined[:, : width - self._lane_width])
+        self.cache.copy_(joined[:, : width - self.lane_width])
         return Node(joined)
 
     def forward(self, tape: Tape, x: Node) -> Node:
         """Return the cached outputs of earlier steps with this step's behind them, [lanes, width]."""
-        size = self._lane_width
+        size = self.lane_width
         new = self._layer(tape, _newest(tape, x, size))
-        if self._cache.shape[1] == 0:
+        if self.cache.shape[1] == 0:
             return new
-        out = Node(torch.cat([self._cache, new.data], 1))
-        self._cache.copy_(out.data[:, size:])
+        out = Node(torch.cat([self.cache, new.data], 1))
+        self.cache.copy_(out.data[:, size:])
 
         def backward() -> None:
             new.add_gradient(out.take_gradient()[:, -size:])
@@ -125,30 +125,30 @@ class _LaneLayer:
         return out
 
     def _layer(self, tape: Tape, x: Node) -> Node:
-        skip = layer_norm(tape, x, *self._norm_in)
-        inner = lane_linear(tape, skip, self._weight, self._bias)
-        return mean_of_two(tape, skip, gelu(tape, layer_norm(tape, inner, *self._norm_out)))
+        skip = layer_norm(tape, x, *(self.norm_in or ()))
+        inner = lane_linear(tape, skip, self.weight, self.bias)
+        return mean_of_two(tape, skip, gelu(tape, layer_norm(tape, inner, *self.norm_out)))
 
 
-class _FeedForward:
+class FeedForward:
     """norm, linear, GELU, linear, norm, GELU, mean with the skip."""
 
     def __init__(self, width: int, hidden: int, parameters: Parameters, initialiser: Initialiser) -> None:
         device = parameters.device
         ones, zeros = torch.ones(width, device=device), torch.zeros(width, device=device)
-        self._norm_in = (parameters.add(ones), parameters.add(zeros))
-        self._weight_in = parameters.add(initialiser.normal((width, hidden), _DEVIATION))
-        self._bias_in = parameters.add(initialiser.normal((hidden,), _DEVIATION))
-        self._weight_out = parameters.add(initialiser.normal((hidden, width), _DEVIATION))
-        self._bias_out = parameters.add(initialiser.normal((width,), _DEVIATION))
-        self._norm_out = (parameters.add(ones), parameters.add(zeros))
+        self.norm_in = (parameters.add(ones), parameters.add(zeros))
+        self.weight_in = parameters.add(initialiser.normal((width, hidden), _DEVIATION))
+        self.bias_in = parameters.add(initialiser.normal((hidden,), _DEVIATION))
+        self.weight_out = parameters.add(initialiser.normal((hidden, width), _DEVIATION))
+        self.bias_out = parameters.add(initialiser.normal((width,), _DEVIATION))
+        self.norm_out = (parameters.add(ones), parameters.add(zeros))
 
     def forward(self, tape: Tape, x: Node) -> Node:
         """Return [lanes, width] from [lanes, width]."""
-        skip = layer_norm(tape, x, *self._norm_in)
-        hidden = gelu(tape, linear(tape, skip, self._weight_in, self._bias_in))
-        inner = linear(tape, hidden, self._weight_out, self._bias_out)
-        return mean_of_two(tape, skip, gelu(tape, layer_norm(tape, inner, *self._norm_out)))
+        skip = layer_norm(tape, x, *self.norm_in)
+        hidden = gelu(tape, linear(tape, skip, self.weight_in, self.bias_in))
+        inner = linear(tape, hidden, self.weight_out, self.bias_out)
+        return mean_of_two(tape, skip, gelu(tape, layer_norm(tape, inner, *self.norm_out)))
 
 
 def _newest(tape: Tape, x: Node, size: int) -> Node:

@@ -51,7 +51,7 @@ def round_even(x):
 def row_scale(largest, most: tl.constexpr):
     """Return (factor, scale) of `quantise` from the largest size: whole = round(x * factor)."""
     largest = tl.maximum(largest, _SMALLEST)
-    return tl.div_rn(tl.full(largest.shape, most, tl.float32), largest), largest * (1.0 / most)
+    return tl.div_rn(most * 1.0, largest), largest * (1.0 / most)
 
 
 @triton.jit
@@ -85,7 +85,7 @@ def exp2(x):
 def sigmoid(x):
     """Return 1/(1 + exp(-x)), float32; twin of functions.sigmoid."""
     below = exp2(x * _MINUS_LOG2_E) + 1.0
-    return tl.div_rn(tl.full(below.shape, 1.0, tl.float32), below)
+    return tl.div_rn(1.0, below)
 
 
 @triton.jit
