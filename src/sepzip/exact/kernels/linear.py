@@ -1,8 +1,8 @@
 """Products of the layers that all lanes share: the twins of linear.py and gelu.py, fused.
 
-Sums are of whole numbers in int32, so tiles, splits of the summed axis and atomic additions change no bit.
-Weights come as int8 in both layouts, `by_input` [inputs, outputs] and `by_output` [outputs, inputs]: in
-each product the summed axis is then the one that is contiguous, which is what tensor cores read.
+Sums are of whole numbers in int32, so tiles and splits of the summed axis change no bit. Weights come as
+int8 in both layouts, `by_input` [inputs, outputs] and `by_output` [outputs, inputs], and so do activations
+and gradients: in each product the summed axis is the contiguous one, which is what tensor cores read.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from ..quantise import INT8_MOST, INT16_MOST
 from .elements import EXACT, gelu, gelu_slope, high_digit, quantised, row_scale
 
 __all__ = [
-    "activated_sums",
+    "activate",
     "combined",
     "from_bits",
     "gradient_sums",
     "hidden_gradient",
     "linear_forward",
+    "linear_sums",
+    "product_of_digits",
+    "row_digits",
     "size_bits",
+    "splits",
+    "sum_of_splits",
 ]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
@@ -46,12 +51,88 @@ def combined(high, low):
     return (high.to(tl.int64) * 256 + low.to(tl.int64)).to(tl.float32)
 
 
-def _tile(rows: int, columns: int, most: int) -> tuple[int, int, int]:
+@triton.jit
+def product(
+    a, b, rows, columns, row, column, start, inner_size, SPLIT: tl.constexpr, INNER: tl.constexpr
+):
+    """Return a tile of the integer sums of a [rows, inner_size] times b [columns, inner_size], transposed.
+
+    Both are int8 and row-major; `row` and `column` are the tile's, and the SPLIT inner places from `start`
+    on are summed.
+    """
+    sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
+    row_inside, column_inside = row < rows, column < columns
+    for chunk in range(SPLIT // INNER):
+        inner = start + chunk * INNER + tl.arange(0, INNER)
+        inside = inner < inner_size
+        left = tl.load(
+            a + row[:, None] * inner_size + inner[None, :], mask=row_inside[:, None] & inside[None, :], other=0
+        )
+        right = tl.load(
+            b + column[None, :] * inner_size + inner[:, None],
+            mask=column_inside[None, :] & inside[:, None],
+            other=0,
+        )
+        sums = tl.dot(left, right, sums, out_dtype=tl.int32)
+    return sums
+
+
+@triton.jit
+def product_of_digits(
+    high, low, b, rows, columns, row, column, start, inner_size, SPLIT: tl.constexpr, INNER: tl.constexpr
+):
+    """Return the tiles (of high, of low) of `product` for two left operands and one right."""
+    high_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
+    low_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
+    row_inside, column_inside = row < rows, column < columns
+    for chunk in range(SPLIT // INNER):
+        inner = start + chunk * INNER + tl.arange(0, INNER)
+        inside = inner < inner_size
+        place = row[:, None] * inner_size + inner[None, :]
+        place_inside = row_inside[:, None] & inside[None, :]
+        right = tl.load(
+            b + column[None, :] * inner_size + inner[:, None],
+            mask=column_inside[None, :] & inside[:, None],
+            other=0,
+        )
+        left = tl.load(high + place, mask=place_inside, other=0)
+        high_sums = tl.dot(left, right, high_sums, out_dtype=tl.int32)
+        left = tl.load(low + place, mask=place_inside, other=0)
+        low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
+    return high_sums, low_sums
+
+
+def _tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps: the largest that still gives enough programs."""
     for size in (128, 64):
-        if size <= most and triton.cdiv(rows, size) * triton.cdiv(columns, size) >= 64:
+        if triton.cdiv(rows, size) * triton.cdiv(columns, size) >= 64:
             return size, size, 8 if size == 128 else 4
     return 32, 32, 4
+
+
+def _inner(size: int) -> tuple[int, int]:
+    """Return the inner places that a whole sum of `size` takes, and how many of them at a time."""
+    step = min(128, max(32, triton.next_power_of_2(size)))
+    return triton.cdiv(size, step) * step, step
+
+
+def _split(inner_size: int) -> int:
+    """Return how many inner places one program sums where the sum is split."""
+    return max(64, min(256, triton.next_power_of_2(inner_size) // 16))
+
+
+def splits(inner_size: int) -> int:
+    """Return into how many parts `linear_sums` and `gradient_sums` split a sum of `inner_size` places."""
+    return triton.cdiv(inner_size, _split(inner_size))
+
+
+@triton.jit
+def sum_of_splits(sums, place, inside, stride, SPLITS: tl.constexpr):
+    """Return the int32 sums of the parts that lie `stride` apart."""
+    total = tl.load(sums + place, mask=inside, other=0)
+    for split in range(1, SPLITS):
+        total += tl.load(sums + split * stride + place, mask=inside, other=0)
+    return total
 
 
 @triton.jit
@@ -69,24 +150,13 @@ def _linear_forward(
     activation: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < lanes, column < outputs
-    sums = tl.zeros((ROWS, COLUMNS), tl.int32)
-    for start in range(0, inputs, INNER):
-        inner = start + tl.arange(0, INNER)
-        inside = inner < inputs
-        a = tl.load(
-            x + row[:, None] * inputs + inner[None, :], mask=row_inside[:, None] & inside[None, :], other=0
-        )
-        b = tl.load(
-            weight + column[None, :] * inputs + inner[:, None],
-            mask=column_inside[None, :] & inside[:, None],
-            other=0,
-        )
-        sums = tl.dot(a, b, sums, out_dtype=tl.int32)
+    sums = product(x, weight, lanes, outputs, row, column, 0, inputs, SPLIT, INNER)
     by_row = tl.load(scale_x + row, mask=row_inside, other=0.0)
     by_column = tl.load(scale_weight + column, mask=column_inside, other=0.0)
     added = tl.load(bias + column, mask=column_inside, other=0.0)
@@ -114,7 +184,7 @@ def linear_forward(
     each lane are left there.
     """
     (lanes, inputs), outputs = x.shape, len(weight)
-    rows, columns, warps = _tile(lanes, outputs, 128)
+    rows, columns, warps = _tile(lanes, outputs)
     _linear_forward[(triton.cdiv(lanes, rows), triton.cdiv(outputs, columns))](
         x,
         weight,
@@ -129,91 +199,95 @@ def linear_forward(
         largest is not None,
         rows,
         columns,
-        64,
+        *_inner(inputs),
         num_warps=warps,
         **EXACT,
     )
 
 
 @triton.jit
-def _activated_sums(
+def _activate(
     x,
     largest,
-    weight,
     whole,
+    whole_by_input,
+    lanes,
+    width: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row_inside = row < lanes
+    inside = row_inside[:, None] & (column < width)[None, :]
+    factor, _ = row_scale(from_bits(tl.load(largest + row, mask=row_inside, other=0)), _INT8_MOST)
+    place = row[:, None] * width + column[None, :]
+    values = quantised(gelu(tl.load(x + place, mask=inside, other=0.0)), factor[:, None]).to(tl.int8)
+    tl.store(whole + place, values, mask=inside)
+    tl.store(whole_by_input + column[None, :] * lanes + row[:, None], values, mask=inside)
+
+
+def activate(x: Tensor, largest: Tensor, whole: Tensor, whole_by_input: Tensor) -> None:
+    """Write gelu(x), quantised by lane, to `whole`, int8 [lanes, width], and [width, lanes].
+
+    x is float32 [lanes, width], `largest` int32 [lanes] the bits of each lane's largest |gelu(x)|.
+    """
+    lanes, width = x.shape
+    rows = columns = 64 if lanes * width >= 1 << 20 else 32
+    _activate[(triton.cdiv(lanes, rows), triton.cdiv(width, columns))](
+        x, largest, whole, whole_by_input, lanes, width, rows, columns, num_warps=4, **EXACT
+    )
+
+
+@triton.jit
+def _linear_sums(
+    x,
+    weight,
     sums,
-    column_largest,
     lanes,
     inputs: tl.constexpr,
     outputs: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
     SPLIT: tl.constexpr,
+    INNER: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    row_inside, column_inside = row < lanes, column < outputs
-    factor, _ = row_scale(from_bits(tl.load(largest + row, mask=row_inside, other=0)), _INT8_MOST)
-    result = tl.zeros((ROWS, COLUMNS), tl.int32)
-    for start in range(0, SPLIT, INNER):
-        inner = tl.program_id(1) * SPLIT + start + tl.arange(0, INNER)
-        inside = inner < inputs
-        z = tl.load(
-            x + row[:, None] * inputs + inner[None, :], mask=row_inside[:, None] & inside[None, :], other=0.0
-        )
-        a = quantised(gelu(z), factor[:, None]).to(tl.int8)
-        if tl.program_id(2) == 0:
-            tl.store(
-                whole + inner[None, :] * lanes + row[:, None],
-                a,
-                mask=row_inside[:, None] & inside[None, :],
-            )
-        b = tl.load(
-            weight + column[None, :] * inputs + inner[:, None],
-            mask=column_inside[None, :] & inside[:, None],
-            other=0,
-        )
-        result = tl.dot(a, b, result, out_dtype=tl.int32)
-    tl.atomic_add(
-        sums + row[:, None] * outputs + column[None, :],
-        result,
-        mask=row_inside[:, None] & column_inside[None, :],
-        sem="relaxed",
-    )
-    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
-        tl.store(column_largest + column, tl.zeros((COLUMNS,), tl.int32), mask=column_inside)
+    start = tl.program_id(1) * SPLIT
+    result = product(x, weight, lanes, outputs, row, column, start, inputs, SPLIT, INNER)
+    place = (tl.program_id(1) * lanes + row[:, None]) * outputs + column[None, :]
+    tl.store(sums + place, result, mask=(row < lanes)[:, None] & (column < outputs)[None, :])
 
 
-def activated_sums(
-    x: Tensor, largest: Tensor, weight: Tensor, whole: Tensor, sums: Tensor, column_largest: Tensor
-) -> None:
-    """Add the integer sums of quantised gelu(x) @ weight to `sums`, int32 [lanes, outputs], set to 0 before.
+def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
+    """Write the integer sums of x @ weight in parts to `sums`, int32 [splits(inputs), lanes, outputs].
 
-    x is float32 [lanes, inputs], `largest` the bits of each lane's largest |gelu(x)|, `weight` int8 by
-    output. The quantised activations go to `whole`, int8 [inputs, lanes]; `column_largest`, int32
-    [outputs], is set to 0 for the update of this weight.
+    x is int8 [lanes, inputs], `weight` int8 by output.
     """
     (lanes, inputs), outputs = x.shape, len(weight)
-    columns = min(256, max(32, triton.next_power_of_2(outputs)))
-    rows, split = (64, 256) if lanes * inputs >= 64 * 64 * 256 else (32, 64)
-    _activated_sums[(triton.cdiv(lanes, rows), triton.cdiv(inputs, split), triton.cdiv(outputs, columns))](
+    rows, columns, warps = _wide_tile(lanes, outputs)
+    split = _split(inputs)
+    _linear_sums[(triton.cdiv(lanes, rows), splits(inputs), triton.cdiv(outputs, columns))](
         x,
-        largest,
         weight,
-        whole,
         sums,
-        column_largest,
         lanes,
         inputs,
         outputs,
         rows,
         columns,
-        64,
         split,
-        num_warps=8 if columns == 256 else 4,
+        min(128, split),
+        num_warps=warps,
         **EXACT,
     )
+
+
+def _wide_tile(rows: int, columns: int) -> tuple[int, int, int]:
+    """Return a tile's rows and columns, and its warps, where splits of the sum give enough programs."""
+    columns = min(256, max(32, triton.next_power_of_2(columns)))
+    return 64 if rows > 32 else 32, columns, 8 if columns == 256 else 4
 
 
 @triton.jit
@@ -231,28 +305,16 @@ def _hidden_gradient(
     outputs: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < lanes, column < inputs
     inside = row_inside[:, None] & column_inside[None, :]
-    high_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
-    low_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
-    for start in range(0, outputs, INNER):
-        inner = start + tl.arange(0, INNER)
-        there = inner < outputs
-        digit = row[:, None] * outputs + inner[None, :]
-        digit_inside = row_inside[:, None] & there[None, :]
-        b = tl.load(
-            weight + column[None, :] * outputs + inner[:, None],
-            mask=column_inside[None, :] & there[:, None],
-            other=0,
-        )
-        high_sums = tl.dot(
-            tl.load(high + digit, mask=digit_inside, other=0), b, high_sums, out_dtype=tl.int32
-        )
-        low_sums = tl.dot(tl.load(low + digit, mask=digit_inside, other=0), b, low_sums, out_dtype=tl.int32)
+    high_sums, low_sums = product_of_digits(
+        high, low, weight, lanes, inputs, row, column, 0, outputs, SPLIT, INNER
+    )
     by_row = tl.load(scale + row, mask=row_inside, other=0.0)
     place = row[:, None] * inputs + column[None, :]
     z = tl.load(x + place, mask=inside, other=0.0)
@@ -281,7 +343,7 @@ def hidden_gradient(
     that made x.
     """
     (lanes, outputs), inputs = high.shape, len(weight)
-    rows, columns, warps = _tile(lanes, inputs, 128)
+    rows, columns, warps = _tile(lanes, inputs)
     _hidden_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, columns))](
         high,
         low,
@@ -296,108 +358,99 @@ def hidden_gradient(
         outputs,
         rows,
         columns,
-        64,
+        *_inner(outputs),
         num_warps=warps,
         **EXACT,
     )
 
 
 @triton.jit
+def _row_digits(gradient, scale_weight, high, low, largest, width: tl.constexpr, WIDTH: tl.constexpr):
+    lane = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = lane * width + column
+    g = tl.load(gradient + place, mask=inside, other=0.0)
+    g = g * tl.load(scale_weight + column, mask=inside, other=0.0)
+    bits = tl.max(size_bits(g), 0)
+    factor, _ = row_scale(from_bits(bits), _INT16_MOST)
+    whole = quantised(g, factor)
+    digit = high_digit(whole)
+    tl.store(high + place, digit.to(tl.int8), mask=inside)
+    tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+    tl.store(largest + lane, bits)
+
+
+def row_digits(gradient: Tensor, scale_weight: Tensor, high: Tensor, low: Tensor, largest: Tensor) -> None:
+    """Write gradient * scale_weight, quantised by lane, as digits `high` and `low`, int8 [lanes, outputs].
+
+    `gradient` is float32 [lanes, outputs], `scale_weight` float32 [outputs]; `largest`, int32 [lanes], gets
+    the bits of each lane's largest size.
+    """
+    lanes, width = gradient.shape
+    padded = triton.next_power_of_2(width)
+    _row_digits[(lanes,)](
+        gradient,
+        scale_weight,
+        high,
+        low,
+        largest,
+        width,
+        padded,
+        num_warps=max(1, min(8, padded // 256)),
+        **EXACT,
+    )
+
+
+@triton.jit
 def _gradient_sums(
-    gradient,
-    scale_weight,
-    largest,
+    high,
+    low,
     weight,
     high_sums,
     low_sums,
     lanes,
     inputs: tl.constexpr,
     outputs: tl.constexpr,
-    find_largest: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
     SPLIT: tl.constexpr,
+    INNER: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    row_inside, column_inside = row < lanes, column < inputs
-    if find_largest:
-        bits = tl.zeros((ROWS,), tl.int32)
-        for start in range(0, outputs, INNER):
-            inner = start + tl.arange(0, INNER)
-            g = tl.load(
-                gradient + row[:, None] * outputs + inner[None, :],
-                mask=row_inside[:, None] & (inner < outputs)[None, :],
-                other=0.0,
-            )
-            by_inner = tl.load(scale_weight + inner, mask=inner < outputs, other=0.0)
-            bits = tl.maximum(bits, tl.max(size_bits(g * by_inner[None, :]), 1))
-        if tl.program_id(2) == 0:
-            tl.store(largest + row, bits, mask=row_inside)
-    else:
-        bits = tl.load(largest + row, mask=row_inside, other=0)
-    factor, _ = row_scale(from_bits(bits), _INT16_MOST)
-    high_result = tl.zeros((ROWS, COLUMNS), tl.int32)
-    low_result = tl.zeros((ROWS, COLUMNS), tl.int32)
-    for start in range(0, SPLIT, INNER):
-        inner = tl.program_id(1) * SPLIT + start + tl.arange(0, INNER)
-        inside = inner < outputs
-        g = tl.load(
-            gradient + row[:, None] * outputs + inner[None, :],
-            mask=row_inside[:, None] & inside[None, :],
-            other=0.0,
-        )
-        by_inner = tl.load(scale_weight + inner, mask=inside, other=0.0)
-        whole = quantised(g * by_inner[None, :], factor[:, None])
-        high = high_digit(whole)
-        b = tl.load(
-            weight + column[None, :] * outputs + inner[:, None],
-            mask=column_inside[None, :] & inside[:, None],
-            other=0,
-        )
-        high_result = tl.dot(high.to(tl.int8), b, high_result, out_dtype=tl.int32)
-        low_result = tl.dot((whole - high * 256.0).to(tl.int8), b, low_result, out_dtype=tl.int32)
-    place = row[:, None] * inputs + column[None, :]
-    inside = row_inside[:, None] & column_inside[None, :]
-    tl.atomic_add(high_sums + place, high_result, mask=inside, sem="relaxed")
-    tl.atomic_add(low_sums + place, low_result, mask=inside, sem="relaxed")
+    start = tl.program_id(1) * SPLIT
+    high_result, low_result = product_of_digits(
+        high, low, weight, lanes, inputs, row, column, start, outputs, SPLIT, INNER
+    )
+    place = (tl.program_id(1) * lanes + row[:, None]) * inputs + column[None, :]
+    inside = (row < lanes)[:, None] & (column < inputs)[None, :]
+    tl.store(high_sums + place, high_result, mask=inside)
+    tl.store(low_sums + place, low_result, mask=inside)
 
 
-def gradient_sums(
-    gradient: Tensor,
-    scale_weight: Tensor,
-    largest: Tensor,
-    weight: Tensor,
-    high_sums: Tensor,
-    low_sums: Tensor,
-    find_largest: bool = False,
-) -> None:
-    """Add the integer sums of the gradient by a layer's input to `high_sums` and `low_sums`.
+def gradient_sums(high: Tensor, low: Tensor, weight: Tensor, high_sums: Tensor, low_sums: Tensor) -> None:
+    """Write the integer sums of the gradient by a layer's input, in parts, for each digit.
 
-    `gradient` is the one by the layer's result, float32 [lanes, outputs], `scale_weight` float32 [outputs],
-    `weight` int8 by input; both sums are int32 [lanes, inputs], set to 0 before, one for each digit.
-    `largest` holds the bits of each lane's largest |gradient * scale_weight|, or gets them where
-    `find_largest` is set, for layers of at most 512 outputs.
+    `high` and `low`, int8 [lanes, outputs], are the quantised gradient by the layer's result, `weight` is
+    int8 by input; both results are int32 [splits(outputs), lanes, inputs].
     """
-    (lanes, outputs), inputs = gradient.shape, len(weight)
-    columns = min(256, max(32, triton.next_power_of_2(inputs)))
-    rows, split = (64, 256) if lanes * outputs >= 64 * 64 * 256 else (32, 64)
-    _gradient_sums[(triton.cdiv(lanes, rows), triton.cdiv(outputs, split), triton.cdiv(inputs, columns))](
-        gradient,
-        scale_weight,
-        largest,
+    (lanes, outputs), inputs = high.shape, len(weight)
+    rows, columns, warps = _wide_tile(lanes, inputs)
+    split = _split(outputs)
+    _gradient_sums[(triton.cdiv(lanes, rows), splits(outputs), triton.cdiv(inputs, columns))](
+        high,
+        low,
         weight,
         high_sums,
         low_sums,
         lanes,
         inputs,
         outputs,
-        find_largest,
         rows,
         columns,
-        64,
         split,
-        num_warps=8 if columns == 256 else 4,
+        min(128, split),
+        num_warps=warps,
         **EXACT,
     )

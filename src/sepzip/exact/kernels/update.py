@@ -19,7 +19,18 @@ from .elements import EXACT, adam, high_digit, quantised, row_scale
 from .layer_norm import whole_normal
 from .linear import combined, from_bits, size_bits
 
-__all__ = ["ColumnTasks", "Learner", "Parameter", "lane_update", "quantise_weight", "weight_update"]
+__all__ = [
+    "WHOLE_COLUMNS",
+    "ColumnTasks",
+    "Digits",
+    "Learner",
+    "Parameter",
+    "RowDigits",
+    "gradient_digits",
+    "lane_update",
+    "quantise_weight",
+    "weight_update",
+]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
@@ -59,11 +70,158 @@ class Learner:
 
 
 @triton.jit
-def _weight_update(
-    x,
+def _gradient_digits(
+    gradient,
     scale_x,
     x_largest: tl.constexpr,
-    gradient,
+    scale_weight,
+    largest,
+    row_high,
+    row_low,
+    high,
+    low,
+    scale,
+    bias,
+    first,
+    second,
+    size,
+    epsilon,
+    lanes,
+    outputs: tl.constexpr,
+    by_row: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    INNER: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    column_inside = column < outputs
+    largest_sum = tl.zeros((INNER, COLUMNS), tl.float32)
+    largest_product = tl.zeros((INNER, COLUMNS), tl.float32)
+    for chunk in range(CHUNKS):
+        lane = chunk * INNER + tl.arange(0, INNER)
+        there = lane < lanes
+        g = tl.load(
+            gradient + lane[:, None] * outputs + column[None, :],
+            mask=there[:, None] & column_inside[None, :],
+            other=0.0,
+        )
+        if x_largest:
+            _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
+        else:
+            by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
+        largest_sum = tl.maximum(largest_sum, tl.abs(g))
+        largest_product = tl.maximum(largest_product, tl.abs(g * by_lane[:, None]))
+    sum_factor, sum_scale = row_scale(tl.max(largest_sum, 0), _SUM_MOST)
+    factor, unit = row_scale(tl.max(largest_product, 0), _INT16_MOST)
+    tl.store(scale + column, unit, mask=column_inside)
+    by_column = tl.load(scale_weight + column, mask=column_inside, other=0.0)
+    sums = tl.zeros((INNER, COLUMNS), tl.int64)
+    for chunk in range(CHUNKS):
+        lane = chunk * INNER + tl.arange(0, INNER)
+        there = lane < lanes
+        inside = there[:, None] & column_inside[None, :]
+        g = tl.load(gradient + lane[:, None] * outputs + column[None, :], mask=inside, other=0.0)
+        if x_largest:
+            _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
+        else:
+            by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
+        sums += quantised(g, sum_factor[None, :]).to(tl.int64)
+        whole = quantised(g * by_lane[:, None], factor[None, :])
+        digit = high_digit(whole)
+        place = column[None, :] * lanes + lane[:, None]
+        tl.store(high + place, digit.to(tl.int8), mask=inside)
+        tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+        if by_row:
+            row_factor, _ = row_scale(from_bits(tl.load(largest + lane, mask=there, other=0)), _INT16_MOST)
+            whole = quantised(g * by_column[None, :], row_factor[:, None])
+            digit = high_digit(whole)
+            place = lane[:, None] * outputs + column[None, :]
+            tl.store(row_high + place, digit.to(tl.int8), mask=inside)
+            tl.store(row_low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+    w, m, v = adam(
+        tl.load(bias + column, mask=column_inside, other=0.0),
+        tl.load(first + column, mask=column_inside, other=0.0),
+        tl.load(second + column, mask=column_inside, other=0.0),
+        tl.sum(sums, 0).to(tl.float32) * sum_scale,
+        tl.load(size),
+        epsilon,
+    )
+    tl.store(bias + column, w, mask=column_inside)
+    tl.store(first + column, m, mask=column_inside)
+    tl.store(second + column, v, mask=column_inside)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A gradient [lanes, outputs] as digits for a weight's update: int8 [outputs, lanes], float32 [outputs]."""
+
+    high: Tensor
+    low: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class RowDigits:
+    """The same gradient for the one by the layer's input.
+
+    `scale_weight` float32 [outputs] is multiplied in first; `largest` int32 [lanes] has the bits of each
+    lane's largest product; `high` and `low` int8 [lanes, outputs] are written.
+    """
+
+    scale_weight: Tensor
+    largest: Tensor
+    high: Tensor
+    low: Tensor
+
+
+def gradient_digits(
+    gradient: Tensor,
+    scale_x: Tensor,
+    digits: Digits,
+    bias: Parameter,
+    learner: Learner,
+    rows: RowDigits | None = None,
+) -> None:
+    """Write a linear layer's gradient, float32 [lanes, outputs], as `digits`, and update its bias.
+
+    `scale_x` is the scales of the layer's input, float32 [lanes], or the bits, int32 [lanes], of the
+    largest sizes that they come from. With `rows` those digits are written too.
+    """
+    lanes, outputs = gradient.shape
+    columns = 32 if outputs > 1024 else 16
+    _gradient_digits[(triton.cdiv(outputs, columns),)](
+        gradient,
+        scale_x,
+        scale_x.dtype == torch.int32,
+        digits.scale if rows is None else rows.scale_weight,
+        digits.scale if rows is None else rows.largest,
+        digits.high if rows is None else rows.high,
+        digits.low if rows is None else rows.low,
+        digits.high,
+        digits.low,
+        digits.scale,
+        bias.weight,
+        bias.first,
+        bias.second,
+        learner.size,
+        learner.epsilon,
+        lanes,
+        outputs,
+        rows is not None,
+        columns,
+        _LANES,
+        _chunks(lanes),
+        num_warps=8 if columns == 32 else 4,
+        **EXACT,
+    )
+
+
+@triton.jit
+def _weight_update(
+    x,
+    high,
+    low,
+    scale,
     weight,
     first,
     second,
@@ -79,55 +237,34 @@ def _weight_update(
     whole_columns: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
     INNER: tl.constexpr,
-    CHUNKS: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < inputs, column < outputs
-    bits = tl.zeros((COLUMNS,), tl.int32)
-    for chunk in range(CHUNKS):
-        lane = chunk * INNER + tl.arange(0, INNER)
-        there = lane < lanes
-        g = tl.load(
-            gradient + lane[:, None] * outputs + column[None, :],
-            mask=there[:, None] & column_inside[None, :],
-            other=0.0,
-        )
-        if x_largest:
-            _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
-        else:
-            by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
-        bits = tl.maximum(bits, tl.max(size_bits(g * by_lane[:, None]), 0))
-    factor, scale = row_scale(from_bits(bits), _INT16_MOST)
     high_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
     low_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
-    for chunk in range(CHUNKS):
+    for chunk in range(SPLIT // INNER):
         lane = chunk * INNER + tl.arange(0, INNER)
         there = lane < lanes
-        g = tl.load(
-            gradient + lane[:, None] * outputs + column[None, :],
-            mask=there[:, None] & column_inside[None, :],
-            other=0.0,
-        )
-        if x_largest:
-            _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
-        else:
-            by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
-        whole = quantised(g * by_lane[:, None], factor[None, :])
-        high = high_digit(whole)
-        a = tl.load(
+        left = tl.load(
             x + row[:, None] * lanes + lane[None, :], mask=row_inside[:, None] & there[None, :], other=0
         )
-        high_sums = tl.dot(a, high.to(tl.int8), high_sums, out_dtype=tl.int32)
-        low_sums = tl.dot(a, (whole - high * 256.0).to(tl.int8), low_sums, out_dtype=tl.int32)
+        place = column[None, :] * lanes + lane[:, None]
+        place_inside = column_inside[None, :] & there[:, None]
+        right = tl.load(high + place, mask=place_inside, other=0)
+        high_sums = tl.dot(left, right, high_sums, out_dtype=tl.int32)
+        right = tl.load(low + place, mask=place_inside, other=0)
+        low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
     place = row[:, None] * outputs + column[None, :]
     inside = row_inside[:, None] & column_inside[None, :]
+    unit = tl.load(scale + column, mask=column_inside, other=0.0)
     w, m, v = adam(
         tl.load(weight + place, mask=inside, other=0.0),
         tl.load(first + place, mask=inside, other=0.0),
         tl.load(second + place, mask=inside, other=0.0),
-        combined(high_sums, low_sums) * scale[None, :],
+        combined(high_sums, low_sums) * unit[None, :],
         tl.load(size),
         epsilon,
     )
@@ -136,19 +273,22 @@ def _weight_update(
     tl.store(second + place, v, mask=inside)
     bits = tl.max(tl.where(inside, size_bits(w), 0), 0)
     if whole_columns:
-        factor, scale = row_scale(from_bits(bits), _INT8_MOST)
+        factor, unit = row_scale(from_bits(bits), _INT8_MOST)
         whole = quantised(w, factor[None, :]).to(tl.int8)
         tl.store(by_input + place, whole, mask=inside)
         tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
-        tl.store(scale_weight + column, scale, mask=column_inside)
+        tl.store(scale_weight + column, unit, mask=column_inside)
     else:
         tl.atomic_max(column_largest + column, bits, mask=column_inside, sem="relaxed")
 
 
+WHOLE_COLUMNS = 256
+"""Up to so many inputs a program sees whole columns of a weight and can quantise them at once."""
+
+
 def weight_update(
     x: Tensor,
-    scale_x: Tensor,
-    gradient: Tensor,
+    digits: Digits,
     parameter: Parameter,
     learner: Learner,
     by_input: Tensor,
@@ -158,23 +298,23 @@ def weight_update(
 ) -> None:
     """Update a weight [inputs, outputs] that all lanes share.
 
-    x is the layer's int8 input [inputs, lanes] with its scales float32 [lanes], or the bits, int32 [lanes],
-    of the largest sizes that they come from; `gradient` float32 [lanes, outputs] is by the layer's result.
-    Up to 256 inputs, the next step's int8 weights and scales are written in both layouts; beyond, the bits
-    of each output's largest weight are left in `column_largest`, int32 [outputs], set to 0 before, for
-    `quantise_weight`.
+    x is the layer's int8 input [inputs, lanes], `digits` the gradient by its result. Up to WHOLE_COLUMNS
+    inputs, the next step's int8 weights and scales are written in both layouts; beyond, the bits of each
+    output's largest weight are left in `column_largest`, int32 [outputs], for `quantise_weight`.
     """
-    (inputs, lanes), outputs = x.shape, gradient.shape[1]
-    whole_columns = inputs <= 256
+    (inputs, lanes), outputs = x.shape, len(digits.scale)
+    whole_columns = inputs <= WHOLE_COLUMNS
     if whole_columns:
         rows, columns = max(32, triton.next_power_of_2(inputs)), 32
     else:
         rows, columns = 128, 64 if outputs > 32 else 32
+        column_largest.zero_()
+    inner = min(128, max(32, triton.next_power_of_2(lanes)))
     _weight_update[(triton.cdiv(inputs, rows), triton.cdiv(outputs, columns))](
         x,
-        scale_x,
-        scale_x.dtype == torch.int32,
-        gradient,
+        digits.high,
+        digits.low,
+        digits.scale,
         parameter.weight,
         parameter.first,
         parameter.second,
@@ -190,9 +330,9 @@ def weight_update(
         whole_columns,
         rows,
         columns,
-        _LANES,
-        _chunks(lanes),
-        num_warps=8,
+        max(inner, triton.next_power_of_2(lanes)),
+        inner,
+        num_warps=8 if rows >= 128 else 4,
         **EXACT,
     )
 
@@ -248,55 +388,44 @@ def _lane_update(
     whole_weight,
     scale_weight,
     width: tl.constexpr,
-    WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     lane = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
+    row = tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < width
-    start = lane.to(tl.int64) * width * width
+    inside = (row < width)[:, None] & column_inside[None, :]
     step_size = tl.load(size)
     g = tl.load(gradient + lane * width + column, mask=column_inside, other=0.0)
-    largest = tl.zeros((ROWS, WIDTH), tl.float32)
-    for first_row in range(0, width, ROWS):
-        row = first_row + tl.arange(0, ROWS)
-        inside = (row < width)[:, None] & column_inside[None, :]
-        place = start + row[:, None] * width + column[None, :]
-        by_row = tl.load(x + lane * width + row, mask=row < width, other=0.0)
-        w, m, v = adam(
-            tl.load(weight + place, mask=inside, other=0.0),
-            tl.load(first + place, mask=inside, other=0.0),
-            tl.load(second + place, mask=inside, other=0.0),
-            by_row[:, None] * g[None, :],
-            step_size,
-            epsilon,
-        )
-        tl.store(weight + place, w, mask=inside)
-        tl.store(first + place, m, mask=inside)
-        tl.store(second + place, v, mask=inside)
-        largest = tl.maximum(largest, tl.where(inside, tl.abs(w), 0.0))
-    factor, scale = row_scale(tl.max(largest, 0), _INT8_MOST)
-    tl.store(scale_weight + lane * width + column, scale, mask=column_inside)
-    place = lane * width + column
+    by_row = tl.load(x + lane * width + row, mask=row < width, other=0.0)
+    place = lane.to(tl.int64) * width * width + row[:, None] * width + column[None, :]
     w, m, v = adam(
-        tl.load(bias + place, mask=column_inside, other=0.0),
-        tl.load(bias_first + place, mask=column_inside, other=0.0),
-        tl.load(bias_second + place, mask=column_inside, other=0.0),
+        tl.load(weight + place, mask=inside, other=0.0),
+        tl.load(first + place, mask=inside, other=0.0),
+        tl.load(second + place, mask=inside, other=0.0),
+        by_row[:, None] * g[None, :],
+        step_size,
+        epsilon,
+    )
+    tl.store(weight + place, w, mask=inside)
+    tl.store(first + place, m, mask=inside)
+    tl.store(second + place, v, mask=inside)
+    factor, scale = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
+    tl.store(whole_weight + place, quantised(w, factor[None, :]).to(tl.int8), mask=inside)
+    bias_place = lane * width + column
+    tl.store(scale_weight + bias_place, scale, mask=column_inside)
+    w, m, v = adam(
+        tl.load(bias + bias_place, mask=column_inside, other=0.0),
+        tl.load(bias_first + bias_place, mask=column_inside, other=0.0),
+        tl.load(bias_second + bias_place, mask=column_inside, other=0.0),
         g,
         step_size,
         epsilon,
     )
-    tl.store(bias + place, w, mask=column_inside)
-    tl.store(bias_first + place, m, mask=column_inside)
-    tl.store(bias_second + place, v, mask=column_inside)
-    # What was stored above is read again by other threads of the program.
-    tl.debug_barrier()
-    for first_row in range(0, width, ROWS):
-        row = first_row + tl.arange(0, ROWS)
-        inside = (row < width)[:, None] & column_inside[None, :]
-        place = start + row[:, None] * width + column[None, :]
-        whole = quantised(tl.load(weight + place, mask=inside, other=0.0), factor[None, :])
-        tl.store(whole_weight + place, whole.to(tl.int8), mask=inside)
+    tl.store(bias + bias_place, w, mask=column_inside)
+    tl.store(bias_first + bias_place, m, mask=column_inside)
+    tl.store(bias_second + bias_place, v, mask=column_inside)
 
 
 def lane_update(
@@ -314,8 +443,10 @@ def lane_update(
     step's weights go to `whole_weight`, int8 like the weight, and `scale_weight`, float32 [lanes, width].
     """
     lanes, width = x.shape
-    padded = triton.next_power_of_2(width)
-    _lane_update[(lanes,)](
+    rows = triton.next_power_of_2(width)
+    # Whole columns, so that their scales are known at once, in few enough registers.
+    columns = max(1, min(rows, 32, 16384 // rows))
+    _lane_update[(lanes, triton.cdiv(width, columns))](
         x,
         gradient,
         weight.weight,
@@ -329,9 +460,9 @@ def lane_update(
         whole_weight,
         scale_weight,
         width,
-        padded,
-        max(1, min(padded, 4096 // padded)),
-        num_warps=min(8, max(1, padded * padded // 512)),
+        rows,
+        columns,
+        num_warps=max(1, min(8, rows * columns // 512)),
         **EXACT,
     )
 

@@ -19,17 +19,25 @@ from ...exact.kernels.aside import Aside
 from ...exact.kernels.elements import EXACT, gelu, gelu_slope, high_digit, quantised, row_scale
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
-    activated_sums,
+    activate,
     combined,
     from_bits,
     gradient_sums,
     hidden_gradient,
     linear_forward,
+    linear_sums,
+    row_digits,
+    splits,
+    sum_of_splits,
 )
 from ...exact.kernels.update import (
+    WHOLE_COLUMNS,
     ColumnTasks,
+    Digits,
     Learner,
     Parameter,
+    RowDigits,
+    gradient_digits,
     lane_update,
     quantise_weight,
     weight_update,
@@ -60,13 +68,15 @@ def _feed_forward_end(
     skip,
     normal_out,
     slope_out,
+    lanes,
     width: tl.constexpr,
     most: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     """Return the block's result from the integer sums of its second product."""
     place = lane * width + column
     _, scale = row_scale(from_bits(tl.load(hidden_largest + lane)), _INT8_MOST)
-    inner = tl.load(sums + place, mask=inside, other=0).to(tl.float32) * scale
+    inner = sum_of_splits(sums, place, inside, lanes * width, SPLITS).to(tl.float32) * scale
     inner = inner * tl.load(scale_weight + column, mask=inside, other=0.0)
     inner = inner + tl.load(bias + column, mask=inside, other=0.0)
     normal, slope = normalised(inner, inside, width, most)
@@ -105,6 +115,7 @@ def _end_kernel(
     lanes,
     width: tl.constexpr,
     most: tl.constexpr,
+    SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
     lane = tl.program_id(0)
@@ -123,8 +134,10 @@ def _end_kernel(
         skip,
         normal_out,
         slope_out,
+        lanes,
         width,
         most,
+        SPLITS,
     )
     _store_quantised(x, lane, column, inside, whole, whole_by_input, scale_out, lanes, width)
 
@@ -174,6 +187,7 @@ def _start_kernel(
     most: tl.constexpr,
     lane_most: tl.constexpr,
     first: tl.constexpr,
+    SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
     LANE_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
@@ -196,8 +210,10 @@ def _start_kernel(
             before_skip,
             before_normal_out,
             before_slope_out,
+            lanes,
             width,
             most,
+            SPLITS,
         )
         tl.store(rows + place, before, mask=inside)
         tl.debug_barrier()
@@ -256,7 +272,6 @@ def _start_kernel(
     )
     tl.store(skip + place, x, mask=inside)
     _store_quantised(x, lane, column, inside, whole, whole_by_input, scale_x, lanes, width)
-    tl.store(sums + place, tl.zeros((WIDTH,), tl.int32), mask=inside)
     tl.store(hidden_largest + lane, 0)
 
 
@@ -277,11 +292,8 @@ def _feed_forward_end_backward(
     high,
     low,
     digit_scale,
-    high_sums,
-    low_sums,
     largest,
     width: tl.constexpr,
-    WIDTH: tl.constexpr,
 ):
     """Take the gradient by the block's result back to the one by its second product, quantised."""
     place = lane * width + column
@@ -301,17 +313,15 @@ def _feed_forward_end_backward(
     tl.store(high + place, digit.to(tl.int8), mask=inside)
     tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
     tl.store(digit_scale + lane, scale)
-    tl.store(high_sums + place, tl.zeros((WIDTH,), tl.int32), mask=inside)
-    tl.store(low_sums + place, tl.zeros((WIDTH,), tl.int32), mask=inside)
     tl.store(largest + lane, 0)
 
 
 @triton.jit
-def _product_gradient(lane, place, inside, high_sums, low_sums, largest):
+def _product_gradient(lane, place, inside, high_sums, low_sums, largest, stride, SPLITS: tl.constexpr):
     """Return the gradient by a layer's input from its integer sums."""
     _, scale = row_scale(from_bits(tl.load(largest + lane)), _INT16_MOST)
-    high = tl.load(high_sums + place, mask=inside, other=0)
-    low = tl.load(low_sums + place, mask=inside, other=0)
+    high = sum_of_splits(high_sums, place, inside, stride, SPLITS)
+    low = sum_of_splits(low_sums, place, inside, stride, SPLITS)
     return combined(high, low) * scale
 
 
@@ -331,13 +341,15 @@ def _end_backward_kernel(
     high,
     low,
     digit_scale,
+    lanes,
     width: tl.constexpr,
+    SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
-    gradient = _product_gradient(lane, lane * width + column, inside, high_sums, low_sums, largest)
+    gradient = _product_gradient(lane, lane * width + column, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
     tl.debug_barrier()
     _feed_forward_end_backward(
         gradient,
@@ -355,11 +367,8 @@ def _end_backward_kernel(
         high,
         low,
         digit_scale,
-        high_sums,
-        low_sums,
         largest,
         width,
-        WIDTH,
     )
 
 
@@ -400,9 +409,11 @@ def _start_backward_kernel(
     high,
     low,
     digit_scale,
+    lanes,
     width: tl.constexpr,
     lane_width: tl.constexpr,
     first: tl.constexpr,
+    SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
     LANE_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
@@ -411,7 +422,9 @@ def _start_backward_kernel(
     column = tl.arange(0, WIDTH)
     inside = column < width
     place = lane * width + column
-    by_product = _product_gradient(lane, place, inside, high_sums, low_sums, largest)
+    by_product = _product_gradient(
+        lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS
+    )
     gradient = tl.load(half + place, mask=inside, other=0.0) + by_product
     tl.store(by_skip + place, gradient, mask=inside)
     normal = tl.load(normal_in + place, mask=inside, other=0.0)
@@ -485,11 +498,8 @@ def _start_backward_kernel(
             high,
             low,
             digit_scale,
-            high_sums,
-            low_sums,
             largest,
             width,
-            WIDTH,
         )
 
 
@@ -518,20 +528,12 @@ class Shared:
         self.largest = largest.view(torch.int32)
         quantise_weight(weight.weight, self.largest, self.by_input, self.by_output, self.scale)
 
-    def update(self, x: Tensor, scale_x: Tensor, gradient: Tensor, learner: Learner) -> None:
+    def update(self, x: Tensor, digits: Digits, learner: Learner) -> None:
         """Learn from the layer's int8 input [inputs, lanes] and the gradient by its result."""
         weight_update(
-            x,
-            scale_x,
-            gradient,
-            self.weight,
-            learner,
-            self.by_input,
-            self.by_output,
-            self.scale,
-            self.largest,
+            x, digits, self.weight, learner, self.by_input, self.by_output, self.scale, self.largest
         )
-        if len(self.weight.weight) > 256:
+        if len(self.by_input) > WHOLE_COLUMNS:
             quantise_weight(self.weight.weight, self.largest, self.by_input, self.by_output, self.scale)
 
 
@@ -583,6 +585,8 @@ class _Block:
         self.normal_out = take("normal_out", lanes, width)
         self.by_norm, self.by_inner = take("by_norm", lanes, width), take("by_inner", lanes, width)
         self.by_hidden, self.by_skip = take("by_hidden", lanes, hidden), take("by_skip", lanes, width)
+        self.hidden_digits = _digits(workspace, f"{name}.hidden_digits", lanes, hidden)
+        self.inner_digits = _digits(workspace, f"{name}.inner_digits", lanes, width)
 
         self.lane_width = lane_width = lane_layer.lane_width
         self.lane_norm_in = None if lane_layer.norm_in is None else norm(lane_layer.norm_in)
@@ -601,9 +605,7 @@ class _Block:
         self.lane_by_skip = take("lane_by_skip", lanes, lane_width)
 
         self.columns = ColumnTasks(lanes)
-        self.columns.add(self.by_hidden, self.weight_in.bias)
         self.columns.add(self.by_norm, self.norm_out.offset, self.normal_out, self.norm_out.gain)
-        self.columns.add(self.by_inner, self.weight_out.bias)
         self.columns.add(self.by_skip, self.norm_in.offset, self.normal_in, self.norm_in.gain)
         lane_norm = self.lane_norm_out
         self.columns.add(self.lane_by_norm, lane_norm.offset, self.lane_normal_out, lane_norm.gain)
@@ -623,6 +625,15 @@ class _Block:
             self.lane_weight_scale,
         )
         self.columns.run(learner)
+
+
+def _digits(workspace: Workspace, name: str, lanes: int, outputs: int) -> Digits:
+    shape = (outputs, lanes)
+    return Digits(
+        workspace.take(f"{name}.high", shape, torch.int8),
+        workspace.take(f"{name}.low", shape, torch.int8),
+        workspace.take(f"{name}.scale", (outputs,)),
+    )
 
 
 class FusedPAC:
@@ -660,18 +671,25 @@ class FusedPAC:
 
         self._rows, self._half = take("rows", lanes, width), take("half", lanes, width)
         self._lane_rows = take("lane_rows", lanes, width)
-        self._sums = take("sums", lanes, width, dtype=torch.int32)
-        self._low_sums = take("low_sums", lanes, width, dtype=torch.int32)
+        hidden = network.feed_forwards[0].weight_in.data.shape[1]
+        self._splits, self._out_splits = splits(hidden), splits(256)
+        parts = max(self._splits, self._out_splits)
+        self._sums = take("sums", parts, lanes, width, dtype=torch.int32)
+        self._low_sums = take("low_sums", parts, lanes, width, dtype=torch.int32)
         self._whole = take("whole", lanes, width, dtype=torch.int8)
+        self._hidden_whole = take("hidden_whole", lanes, hidden, dtype=torch.int8)
         self._largest = take("largest", lanes, dtype=torch.int32)
         self._high = take("high", lanes, width, dtype=torch.int8)
         self._low = take("low", lanes, width, dtype=torch.int8)
         self._digit_scale = take("digit_scale", lanes)
+        self._hidden_high = take("hidden_high", lanes, hidden, dtype=torch.int8)
+        self._hidden_low = take("hidden_low", lanes, hidden, dtype=torch.int8)
         self._out_whole = take("out_whole", width, lanes, dtype=torch.int8)
         self._out_scale = take("out_scale", lanes)
         self._logits, self._by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
-        self._out_columns = ColumnTasks(lanes)
-        self._out_columns.add(self._by_logits, self._out.bias)
+        self._out_high = take("out_high", lanes, 256, dtype=torch.int8)
+        self._out_low = take("out_low", lanes, 256, dtype=torch.int8)
+        self._out_digits = _digits(workspace, "out_digits", lanes, 256)
 
     @property
     def by_logits(self) -> Tensor:
@@ -693,14 +711,8 @@ class FusedPAC:
                 block.hidden,
                 block.hidden_largest,
             )
-            activated_sums(
-                block.hidden,
-                block.hidden_largest,
-                block.weight_out.by_output,
-                block.hidden_whole,
-                self._sums,
-                block.weight_out.largest,
-            )
+            activate(block.hidden, block.hidden_largest, self._hidden_whole, block.hidden_whole)
+            linear_sums(self._hidden_whole, block.weight_out.by_output, self._sums)
             before, rows = block, self._rows
         self._end(self._blocks[-1])
         linear_forward(
@@ -715,52 +727,50 @@ class FusedPAC:
 
     def backward(self) -> None:
         """Learn from the gradient in `by_logits`: every weight is updated."""
-        self._sums.zero_()
-        self._low_sums.zero_()
-        gradient_sums(
-            self._by_logits,
-            self._out.scale,
-            self._largest,
-            self._out.by_input,
-            self._sums,
-            self._low_sums,
-            find_largest=True,
-        )
+        row_digits(self._by_logits, self._out.scale, self._out_high, self._out_low, self._largest)
+        gradient_sums(self._out_high, self._out_low, self._out.by_input, self._sums, self._low_sums)
         with self._aside.branch():
-            self._out.update(self._out_whole, self._out_scale, self._by_logits, self._learner)
-            self._out_columns.run(self._learner)
+            gradient_digits(
+                self._by_logits, self._out_scale, self._out_digits, self._out.bias, self._learner
+            )
+            self._out.update(self._out_whole, self._out_digits, self._learner)
         self._end_backward(self._blocks[-1])
         for index in reversed(range(len(self._blocks))):
-            block = self._blocks[index]
-            hidden_gradient(
-                self._high,
-                self._low,
-                self._digit_scale,
-                block.weight_out.by_input,
-                block.hidden,
-                block.by_hidden,
-                block.weight_in.scale,
-                self._largest,
-            )
-            with self._aside.branch():
-                block.weight_out.update(
-                    block.hidden_whole, block.hidden_largest, block.by_inner, self._learner
-                )
-            gradient_sums(
-                block.by_hidden,
-                block.weight_in.scale,
-                self._largest,
-                block.weight_in.by_input,
-                self._sums,
-                self._low_sums,
-            )
-            with self._aside.branch():
-                block.weight_in.update(block.whole, block.scale_x, block.by_hidden, self._learner)
-            self._start_backward(block, self._blocks[index - 1] if index else None)
-            with self._aside.branch():
-                block.update_lanes(self._learner)
+            self._block_backward(self._blocks[index], self._blocks[index - 1] if index else None)
         self._front.backward(self._rows)
         self._aside.join()
+
+    def _block_backward(self, block: _Block, before: _Block | None) -> None:
+        weight_in, weight_out = block.weight_in, block.weight_out
+        hidden_gradient(
+            self._high,
+            self._low,
+            self._digit_scale,
+            weight_out.by_input,
+            block.hidden,
+            block.by_hidden,
+            weight_in.scale,
+            self._largest,
+        )
+        with self._aside.branch():
+            gradient_digits(
+                block.by_inner, block.hidden_largest, block.inner_digits, weight_out.bias, self._learner
+            )
+            weight_out.update(block.hidden_whole, block.inner_digits, self._learner)
+        gradient_digits(
+            block.by_hidden,
+            block.scale_x,
+            block.hidden_digits,
+            weight_in.bias,
+            self._learner,
+            RowDigits(weight_in.scale, self._largest, self._hidden_high, self._hidden_low),
+        )
+        gradient_sums(self._hidden_high, self._hidden_low, weight_in.by_input, self._sums, self._low_sums)
+        with self._aside.branch():
+            weight_in.update(block.whole, block.hidden_digits, self._learner)
+        self._start_backward(block, before)
+        with self._aside.branch():
+            block.update_lanes(self._learner)
 
     def _start(self, block: _Block, before: _Block | None, rows: Tensor) -> None:
         # Without a block before, its arguments are passed but not used.
@@ -808,6 +818,7 @@ class FusedPAC:
             statistics_most(self._width),
             statistics_most(block.lane_width),
             before is None,
+            self._splits,
             self._padded,
             lane_padded,
             lane_rows,
@@ -832,6 +843,7 @@ class FusedPAC:
             self._lanes,
             self._width,
             statistics_most(self._width),
+            self._splits,
             self._padded,
             num_warps=self._warps,
             **EXACT,
@@ -853,7 +865,9 @@ class FusedPAC:
             self._high,
             self._low,
             self._digit_scale,
+            self._lanes,
             self._width,
+            self._out_splits,
             self._padded,
             num_warps=self._warps,
             **EXACT,
@@ -896,9 +910,11 @@ class FusedPAC:
             self._high,
             self._low,
             self._digit_scale,
+            self._lanes,
             self._width,
             block.lane_width,
             before is None,
+            self._splits,
             self._padded,
             lane_padded,
             lane_rows,
