@@ -201,26 +201,30 @@ def test_two_chunks_may_wait() -> None:
     assert device.finish_block() == host.finish_block()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.binary(min_size=12, max_size=60), st.sampled_from([0.0, 2.0, 60.0]))
 def test_any_payload_gives_the_plain_twins_symbols(payload: bytes, skew: float) -> None:
     payload = payload[: len(payload) // 3 * 3]
-    starts = tables(np.random.default_rng(1), 6, 5, skew)
-    decoders = Decoders(5, 3, 40, 6)
+    starts = tables(np.random.default_rng(1), 4, 5, skew)
+    decoders = Decoders(5, 3, 40, 4)
     # What a longer block left behind must not be read.
     decoders.load(bytes(range(120)))
     decoders.load(payload)
-    for step in range(6):
+    for step in range(4):
         decoders.step(starts[step], 5)
 
 
 def test_a_code_beyond_all_bounds_gives_the_plain_twins_symbols() -> None:
     starts = np.arange(256)[None].repeat(4, 0)
-    starts[:, 1:] += TOTAL - 257
-    decoders = Decoders(4, 2, 80, 30)
+    # What the division of the range by 2^24 leaves over adds up in the code, until it passes 2^63.
+    starts[:, 255] = TOTAL - (1 << 18) - 777
+    decoders = Decoders(4, 2, 80, 15)
     decoders.load(b"\xff" * 240)
-    for _ in range(30):
+    below_zero = False
+    for _ in range(15):
         decoders.step(starts, 4)
+        below_zero |= bool((decoders._host._code < 0).any())
+    assert below_zero
 
 
 @pytest.mark.parametrize("payload", [b"", b"12345", b"1234567"])

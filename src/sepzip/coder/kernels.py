@@ -2,7 +2,6 @@
 
 Decoding, a coder takes its next word from where the coders before it left off, so one program serves
 all of them. Encoding, coders are independent, and one program serves as many as a warp has threads.
-Every launch passes EXACT for uniformity; nothing here is a float.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ NO_DIGIT = -1
 
 _SYMBOLS = tl.constexpr(SYMBOLS)
 _TOTAL_BITS = tl.constexpr(TOTAL_BITS)
-_TOTAL = tl.constexpr(1 << TOTAL_BITS)
 _WORD_BITS = tl.constexpr(WORD_BITS)
 _WORD_MASK = tl.constexpr((1 << WORD_BITS) - 1)
 _RANGE_FIRST = tl.constexpr(RANGE_FIRST)
@@ -32,7 +30,7 @@ _NO_DIGIT = tl.constexpr(NO_DIGIT)
 _FAN = tl.constexpr(16)
 
 _DECODE_BLOCK_LEAST = 16
-_DECODE_BLOCK_MOST = 512
+_DECODE_BLOCK_MOST = 256
 _ENCODE_BLOCK = 32
 _ENCODE_STAGES = 6
 
@@ -80,33 +78,36 @@ def _decode_step(
         coder = (turn % blocks) * BLOCK + tl.arange(0, BLOCK)
         lane = (turn // blocks) * coders + coder
         inside = coder < coders
-        codes_now = inside & (lane < active)
+        live = inside & (lane < active)
         if not ONE_BLOCK:
             code = tl.load(codes + coder, mask=inside, other=0)
             width = tl.load(ranges + coder, mask=inside, other=_RANGE_FIRST)
 
-        unit = width >> _TOTAL_BITS
-        # Rounding down and toward zero differ below zero only, where a damaged code is raised to 0.
-        slot = tl.minimum(tl.maximum(code // unit, 0), _TOTAL - 1).to(tl.int32)[:, None]
-        high = tl.sum((coarse <= slot).to(tl.int32), 1) - 1
+        # A start is at most the slot, the floor of code / unit, where start * unit is at most the code;
+        # so nothing is divided. A damaged code may be below 0 and counts as 0.
+        unit = (width >> _TOTAL_BITS)[:, None]
+        bound = tl.maximum(code, 0)[:, None]
+        coarse_scaled = coarse * unit
+        high = tl.sum((coarse_scaled <= bound).to(tl.int32), 1) - 1
         place = (lane * _SYMBOLS + high * _FAN)[:, None] + tl.arange(0, _FAN)[None, :]
-        fine = tl.load(starts + place, mask=codes_now[:, None], other=0)
-        symbol = high * _FAN + tl.sum((fine <= slot).to(tl.int32), 1) - 1
-        # Starts rise: the symbol's own is the largest up to the slot, its end the smallest above it.
-        start = tl.max(tl.where(fine <= slot, fine, 0), 1)
+        fine_scaled = tl.load(starts + place, mask=live[:, None], other=0) * unit
+        symbol = high * _FAN + tl.sum((fine_scaled <= bound).to(tl.int32), 1) - 1
+        # Starts rise: the symbol's own is the largest up to the code, its end the smallest above it.
+        start = tl.max(tl.where(fine_scaled <= bound, fine_scaled, 0), 1)
+        last = unit << _TOTAL_BITS
         end = tl.minimum(
-            tl.min(tl.where(fine > slot, fine, _TOTAL), 1),
-            tl.min(tl.where(coarse > slot, coarse, _TOTAL), 1),
+            tl.min(tl.where(fine_scaled > bound, fine_scaled, last), 1),
+            tl.min(tl.where(coarse_scaled > bound, coarse_scaled, last), 1),
         )
-        narrow = unit * (end - start)
-        reads = codes_now & (narrow < _RANGE_LEAST)
+        narrow = end - start
+        reads = live & (narrow < _RANGE_LEAST)
         rank = tl.cumsum(reads.to(tl.int32), 0)
         word = tl.gather(window, tl.maximum(rank - 1, 0), 0)
-        inner = code - unit * start
-        code = tl.where(codes_now, tl.where(reads, (inner << _WORD_BITS) | word, inner), code)
-        width = tl.where(codes_now, tl.where(reads, narrow << _WORD_BITS, narrow), width)
+        inner = code - start
+        code = tl.where(live, tl.where(reads, (inner << _WORD_BITS) | word, inner), code)
+        width = tl.where(live, tl.where(reads, narrow << _WORD_BITS, narrow), width)
         word_place += tl.sum(reads.to(tl.int32), 0)
-        symbol = tl.where(codes_now, symbol, 0)
+        symbol = tl.where(live, symbol, 0)
         tl.store(row + lane, symbol.to(tl.uint8), mask=inside & (lane < lanes))
         if not ONE_BLOCK:
             tl.store(codes + coder, code, mask=inside)
@@ -153,8 +154,8 @@ def decode_step(
         active,
         BLOCK=block,
         ONE_BLOCK=coders <= block,
-        # About four starts a thread, then more.
-        num_warps=min(max(block // 8, 4), 32),
+        # As many as leave a thread the registers that it needs.
+        num_warps=min(max(block // 8, 4), 16),
         **EXACT,
     )
 
@@ -183,14 +184,14 @@ def _encode_chunk(
         step = turn // groups
         lane = (turn % groups) * coders + coder
         active = tl.where(step == steps - 1, active_last, lanes)
-        codes_now = inside & (lane < active)
+        live = inside & (lane < active)
         place = step * lanes + lane
-        start = tl.load(starts + place, mask=codes_now, other=0)
-        frequency = tl.load(frequencies + place, mask=codes_now, other=0)
+        start = tl.load(starts + place, mask=live, other=0)
+        frequency = tl.load(frequencies + place, mask=live, other=0)
         unit = width >> _TOTAL_BITS
         # A start of 0 for lanes without a symbol changes nothing; their range is kept below.
         low += unit * start
-        width = tl.where(codes_now, unit * frequency, width)
+        width = tl.where(live, unit * frequency, width)
         emits = width < _RANGE_LEAST
         tl.store(
             digits + turn * coders + coder,
