@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -15,3 +16,23 @@ if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton")
+
+
+def _let_numbers_be_bounds() -> None:
+    """Let the interpreter take a kernel's arguments as the bounds of a loop.
+
+    It keeps numbers as arrays of one element, which NumPy 2.4 no longer turns into integers.
+    """
+    from triton.runtime import interpreter
+
+    original = interpreter._patch_lang_tensor
+
+    def patch(tensor: Any, scope: Any) -> None:
+        original(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch
+
+
+if DEVICE.type == "cpu":
+    _let_numbers_be_bounds()

@@ -10,20 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coding import TOTAL, intervals, tables
 from sepzip.coder import RANGE_FIRST, RANGE_LEAST, coders_for, plain
 from sepzip.coder.device import DeviceDecoder
 from sepzip.coder.plain import BlockDecoder, BlockEncoder
 from sepzip.errors import CorruptError
-
-TOTAL = 1 << 24
-
-
-def tables(generator: np.random.Generator, steps: int, lanes: int, skew: float) -> np.ndarray:
-    """Return starts [steps, lanes, 256] of random frequencies that sum to the total."""
-    weights = generator.random((steps, lanes, 256)) ** skew
-    ends = np.cumsum(weights, 2)
-    shares = np.floor(ends / ends[:, :, -1:] * (TOTAL - 256)).astype(np.int64)
-    return np.concatenate([np.zeros((steps, lanes, 1), np.int64), shares[:, :, :-1]], 2) + np.arange(256)
 
 
 def encode(starts: np.ndarray, symbols: np.ndarray, lanes_per_coder: int, last: int) -> tuple[bytes, float]:
@@ -31,14 +22,11 @@ def encode(starts: np.ndarray, symbols: np.ndarray, lanes_per_coder: int, last: 
     steps, lanes, _ = starts.shape
     encoder = BlockEncoder(lanes, lanes_per_coder)
     bits = 0.0
-    rows = np.arange(lanes)
+    true_starts, frequencies = intervals(starts, symbols)
     for step in range(steps):
-        start = starts[step, rows, symbols[step]]
-        ends = np.concatenate([starts[step, :, 1:], np.full((lanes, 1), TOTAL)], 1)
-        frequency = ends[rows, symbols[step]] - start
         active = last if step == steps - 1 else lanes
-        encoder.step(start[:active], frequency[:active])
-        bits -= np.log2(frequency[:active] / TOTAL).sum()
+        encoder.step(true_starts[step, :active], frequencies[step, :active])
+        bits -= np.log2(frequencies[step, :active] / TOTAL).sum()
     return encoder.finish_block(), float(bits)
 
 

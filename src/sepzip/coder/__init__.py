@@ -1,7 +1,7 @@
 """The entropy coder: a range coder in which a group of lanes shares one state.
 
 Its arithmetic is on integers below 2^63. `plain.py` is its meaning, on the host; `device.py` decodes
-inside the model's step on the model's device.
+inside the model's step on the model's device; `fused.py` codes there in both directions, by kernels.
 """
 
 from __future__ import annotations

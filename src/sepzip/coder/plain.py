@@ -16,23 +16,21 @@ from ..errors import CorruptError
 from ..frequencies import TOTAL_BITS
 from . import BLOCK_WORDS, RANGE_FIRST, RANGE_LEAST, WORD_BITS, coders_for
 
-__all__ = ["BlockDecoder", "BlockEncoder", "words_from_payload"]
+__all__ = ["BlockDecoder", "BlockDigits", "BlockEncoder", "words_from_payload"]
 
 _WORD_MASK = (1 << WORD_BITS) - 1
 
 Integers = NDArray[np.int64]
 
 
-class BlockEncoder:
-    """Takes the intervals of symbols step by step and returns payloads block by block."""
+class BlockDigits:
+    """Collects the digits that coders emit and makes payloads of them: the part that encoders share."""
 
-    def __init__(self, lanes: int, lanes_per_coder: int) -> None:
-        self.coders = coders_for(lanes, lanes_per_coder)
+    def __init__(self, coders: int) -> None:
+        self.coders = coders
         self._begin()
 
     def _begin(self) -> None:
-        self._low = np.zeros(self.coders, np.int64)
-        self._range = np.full(self.coders, RANGE_FIRST, np.int64)
         self._emitters: list[Integers] = []
         self._digits: list[Integers] = []
         self.words = 2 * self.coders
@@ -41,6 +39,52 @@ class BlockEncoder:
     def is_full(self) -> bool:
         """Whether the block should end here."""
         return self.words >= BLOCK_WORDS * self.coders
+
+    def add(self, emitters: Integers, digits: Integers) -> None:
+        """Take further digits and the coders that emitted them, in the order of emission, int64."""
+        self._emitters.append(emitters)
+        self._digits.append(digits)
+        self.words += len(emitters)
+
+    def finish(self, low: Integers) -> bytes:
+        """Return the block's payload, `low` being each coder's low end, and begin the next block."""
+        emitters = np.concatenate([np.zeros(0, np.int64), *self._emitters])
+        coders = np.arange(self.coders)
+        # The last two words of a coder: its low end rounded up to a whole word, and a word of zeros.
+        last = (low + _WORD_MASK) >> WORD_BITS
+        owners = np.concatenate([emitters, coders, coders])
+        digits = np.concatenate([*self._digits, last, np.zeros(self.coders, np.int64)])
+        by_coder = np.argsort(owners, kind="stable")
+        digits = _carry(digits[by_coder])
+        # Reading: word 0 and 1 of every coder, then word k + 2 where digit k was emitted.
+        readers = np.concatenate([coders, coders, emitters])
+        words = np.empty(len(digits), np.int64)
+        words[np.argsort(readers, kind="stable")] = digits
+        self._begin()
+        return words.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+
+
+class BlockEncoder:
+    """Takes the intervals of symbols step by step and returns payloads block by block."""
+
+    def __init__(self, lanes: int, lanes_per_coder: int) -> None:
+        self.coders = coders_for(lanes, lanes_per_coder)
+        self._digits = BlockDigits(self.coders)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._low = np.zeros(self.coders, np.int64)
+        self._range = np.full(self.coders, RANGE_FIRST, np.int64)
+
+    @property
+    def words(self) -> int:
+        """The words of the block's payload so far."""
+        return self._digits.words
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the block should end here."""
+        return self._digits.is_full
 
     def step(self, starts: Integers, frequencies: Integers) -> None:
         """Code one symbol a lane; int64 [lanes], or fewer if the last lanes have no symbol left."""
@@ -54,29 +98,15 @@ class BlockEncoder:
             emitters = np.flatnonzero(width < RANGE_LEAST)
             if len(emitters):
                 emitted = low[emitters]
-                self._emitters.append(emitters)
-                self._digits.append(emitted >> WORD_BITS)
+                self._digits.add(emitters, emitted >> WORD_BITS)
                 low[emitters] = (emitted & _WORD_MASK) << WORD_BITS
                 width[emitters] <<= WORD_BITS
-                self.words += len(emitters)
 
     def finish_block(self) -> bytes:
         """Return the payload of what was coded since the last block, and begin the next block."""
-        none = [np.zeros(0, np.int64)]
-        emitters = np.concatenate(self._emitters or none)
-        coders = np.arange(self.coders)
-        # The last two words of a coder: its low end rounded up to a whole word, and a word of zeros.
-        last = (self._low + _WORD_MASK) >> WORD_BITS
-        owners = np.concatenate([emitters, coders, coders])
-        digits = np.concatenate([*(self._digits or none), last, np.zeros(self.coders, np.int64)])
-        by_coder = np.argsort(owners, kind="stable")
-        digits = _carry(digits[by_coder])
-        # Reading: word 0 and 1 of every coder, then word k + 2 where digit k was emitted.
-        readers = np.concatenate([coders, coders, emitters])
-        words = np.empty(len(digits), np.int64)
-        words[np.argsort(readers, kind="stable")] = digits
+        payload = self._digits.finish(self._low)
         self._begin()
-        return words.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        return payload
 
 
 def _carry(digits: Integers) -> Integers:
