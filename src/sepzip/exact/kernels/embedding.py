@@ -212,10 +212,10 @@ def add_by_symbol(sums, symbol, inside, whole, embedding, ROWS: tl.constexpr, SI
 
 
 @triton.jit
-def update(weight, first, second, place, inside, gradient, size, epsilon):
-    """Move the elements of a parameter at `place` by one update of Adam."""
+def update(weight, first, second, place, inside, old, gradient, size, epsilon):
+    """Move the elements of a parameter at `place`, of which `old` are the weights, by one update of Adam."""
     w, m, v = elements.adam(
-        tl.load(weight + place, mask=inside, other=0.0),
+        old,
         tl.load(first + place, mask=inside, other=0.0),
         tl.load(second + place, mask=inside, other=0.0),
         gradient,
@@ -231,9 +231,10 @@ def update(weight, first, second, place, inside, gradient, size, epsilon):
 def update_table(table, first, second, sums, place, inside, scale, size, epsilon):
     """Move the table's elements at `place` by the sums by symbol, which are in units of `scale`."""
     total = tl.load(sums + place, mask=inside, other=0).to(tl.float32)
-    squashed = elements.sigmoid(tl.load(table + place, mask=inside, other=0.0))
+    old = tl.load(table + place, mask=inside, other=0.0)
+    squashed = elements.sigmoid(old)
     gradient = ((total * scale) * squashed) * (1.0 - squashed)
-    update(table, first, second, place, inside, gradient, size, epsilon)
+    update(table, first, second, place, inside, old, gradient, size, epsilon)
 
 
 @triton.jit
