@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels import DEVICE
 from torch import Tensor
 
+from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.embedding import sigmoid_embedding
 from sepzip.exact.kernels.embedding import FusedEmbedding

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels import DEVICE
 from torch import Tensor
 
+from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.initialise import Initialiser
 from sepzip.exact.kernels.patches import FusedSemantics

@@ -6,8 +6,6 @@ symbol and the table's update.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +18,7 @@ from .elements import EXACT
 __all__ = [
     "BLOCK",
     "ROWS",
+    "WARPS",
     "FusedEmbedding",
     "Triple",
     "add_by_symbol",
@@ -42,7 +41,10 @@ BLOCK = 1024
 """Elements to a program where each is on its own."""
 
 ROWS = 128
-"""Embedded bytes to a program that sums by symbol; bytes of one symbol are added up before they leave it."""
+"""Embedded bytes to a program that sums by symbol."""
+
+WARPS = 8
+"""Warps to a program of many products."""
 
 _TABLE_BLOCK = 256
 _SYMBOLS = 256
@@ -69,7 +71,7 @@ class FusedEmbedding:
         """Take the table's triple, each [256, embedding], and where a step finds the rest.
 
         `history` is uint8 [rows, lanes], of which a step reads `context` rows from row `position` on, int64
-        [1]; `size`, float32 [1], and `epsilon` are those of `adam`. All of them are read when a step runs.
+        [1]; `size`, float32 [1], and `epsilon` are those of `adam`. All tensors are read when a step runs.
         """
         self._table = table
         self._history = history
@@ -107,7 +109,7 @@ class FusedEmbedding:
         return self._out
 
     def backward(self, gradient: Tensor) -> None:
-        """Update the table by the gradient, contiguous and of the shape of the last forward pass's result."""
+        """Update the table by the gradient of the last forward pass's result, contiguous, of its shape."""
         count = gradient.numel()
         find_largest[(triton.cdiv(count, BLOCK),)](gradient, self._largest, count, BLOCK, **EXACT)
         _sum_by_symbol[(triton.cdiv(self._lanes * self._context, ROWS),)](
@@ -121,10 +123,11 @@ class FusedEmbedding:
             self._embedding,
             ROWS,
             padded_embedding(self._embedding),
+            num_warps=WARPS,
             **EXACT,
         )
         table = self._table[0]
-        _update[(triton.cdiv(table.numel(), _TABLE_BLOCK),)](
+        _update_embedding[(triton.cdiv(table.numel(), _TABLE_BLOCK),)](
             *self._table,
             self._sums,
             self._largest,
@@ -188,7 +191,9 @@ def find_largest(x, largest, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def add_by_symbol(sums, symbol, inside, whole, embedding, ROWS: tl.constexpr, SIZE: tl.constexpr, DIGITS: tl.constexpr):
+def add_by_symbol(
+    sums, symbol, inside, whole, embedding, ROWS: tl.constexpr, SIZE: tl.constexpr, DIGITS: tl.constexpr
+):
     """Add each row of `whole`, int64 [ROWS, SIZE], to the row of `sums` that its symbol names.
 
     `sums` is int64 [256, embedding]; symbols and `inside` are [ROWS], and rows that are not inside hold
@@ -290,7 +295,7 @@ def _sum_by_symbol(
 
 
 @triton.jit
-def _update(table, first, second, sums, largest, size, epsilon, count, BLOCK: tl.constexpr):
+def _update_embedding(table, first, second, sums, largest, size, epsilon, count, BLOCK: tl.constexpr):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     _, scale = elements.row_scale(load_largest(largest), _GRADIENT_MOST)
     update_table(table, first, second, sums, place, place < count, scale, size, epsilon)

@@ -1,4 +1,7 @@
-"""The semantics enhancement block, fused with the update of its weights; twin of semantics.py and patches.py."""
+"""The semantics enhancement block, fused with the update of its weights.
+
+Twin of semantics.py and of patches.py, whose banded matrix is what the kernels multiply by as well.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from .elements import EXACT
 from .embedding import (
     BLOCK,
     ROWS,
+    WARPS,
     Triple,
     add_by_symbol,
     add_largest,
@@ -67,10 +71,10 @@ class FusedSemantics:
     ) -> None:
         """Take the triples and where a step finds the rest.
 
-        table [256, embedding], weight and mask [patches], bias [1]; `kept`, bool [patches], says which patches
-        are kept whole, and `sharpness` is the block's. `history` is uint8 [rows, lanes], of which a step
-        reads patches + patch - 1 rows from row `position` on, int64 [1]; `size`, float32 [1], and `epsilon`
-        are those of `adam`. All of them are read when a step runs.
+        table [256, embedding], weight and mask [patches], bias [1]; `kept`, bool [patches], says which
+        patches are kept whole, and `sharpness` is the block's. `history` is uint8 [rows, lanes], of which a
+        step reads patches + patch - 1 rows from row `position` on, int64 [1]; `size`, float32 [1], and
+        `epsilon` are those of `adam`. All tensors are read when a step runs.
         """
         self._table = table
         self._weight = weight
@@ -91,9 +95,7 @@ class FusedSemantics:
         self._padded_context = max(_SHORTEST_INNER, int(triton.next_power_of_2(self._context)))
         self._padded_patch = max(16, int(triton.next_power_of_2(patch)))
         self._padded_embedding = padded_embedding(self._embedding)
-        self._lanes_each = max(
-            1, ROWS // self._padded_context, _SHORTEST_INNER // self._padded_embedding
-        )
+        self._lanes_each = max(1, ROWS // self._padded_context, _SHORTEST_INNER // self._padded_embedding)
         self._programs = int(triton.cdiv(self._lanes, self._lanes_each))
         width = patch * self._embedding
         self._fused = workspace.take("semantics fused", (self._lanes, width))
@@ -136,17 +138,18 @@ class FusedSemantics:
             self._lanes_each,
             self._padded_embedding,
             part(self._sums, self._programs),
+            num_warps=WARPS,
             **EXACT,
         )
         return self._out
 
     def backward(self, gradient: Tensor) -> None:
-        """Update the weights by the gradient, contiguous and of the shape of the last forward pass's result."""
+        """Update the weights by the gradient of the last forward pass's result, contiguous, of its shape."""
         count = gradient.numel()
         _find_largest[(triton.cdiv(count, BLOCK),)](
             self._fused, gradient, self._largest, count, BLOCK, **EXACT
         )
-        _sum[(self._programs,)](
+        _sum_products[(self._programs,)](
             gradient,
             self._fused,
             self._largest,
@@ -165,10 +168,11 @@ class FusedSemantics:
             max(_SHORTEST_INNER, self._padded_patch),
             self._lanes_each,
             self._padded_embedding,
+            num_warps=WARPS,
             **EXACT,
         )
         count = self._table[0].numel()
-        _update[(1 + triton.cdiv(count, _TABLE_BLOCK),)](
+        _update_semantics[(1 + triton.cdiv(count, _TABLE_BLOCK),)](
             *self._table,
             *self._weight,
             *self._bias,
@@ -295,7 +299,7 @@ def _find_largest(fused, gradient, largest, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _sum(
+def _sum_products(
     gradient,
     fused,
     largest,
@@ -364,7 +368,7 @@ def _sum(
 
 
 @triton.jit
-def _update(
+def _update_semantics(
     table,
     table_first,
     table_second,
