@@ -20,6 +20,8 @@ from sepzip.networks.pac import PAC, Embedding
 from sepzip.optimizer import Adam
 from sepzip.presets import ModelSettings
 
+_STEPS = 3
+
 _TINY = ModelSettings(
     semantics=False,
     context=5,
@@ -109,18 +111,16 @@ def _train_fused(network: PAC, contexts: Tensor, symbols: Tensor, settings: Mode
     ("lanes", "settings"),
     [
         (3, _TINY),
-        (40, replace(_TINY, lane_widths=(20,), hidden=264, context=3, embedding=7)),
+        (40, replace(_TINY, lane_widths=(21,), hidden=264, context=3, embedding=7)),
         (33, replace(_TINY, lane_widths=(1, 2))),
         (1, replace(_TINY, hidden=1, context=1, embedding=20)),
     ],
 )
 def test_training(lanes: int, settings: ModelSettings) -> None:
-    if settings.lane_widths == (20,):
-        settings = replace(settings, lane_widths=(21,))
     generator = torch.Generator().manual_seed(lanes)
-    stream = torch.randint(0, 256, (settings.context + 6, lanes), generator=generator)
+    stream = torch.randint(0, 256, (settings.context + _STEPS, lanes), generator=generator)
     stream[:, : lanes // 2] %= 5
-    contexts = torch.stack([stream[i : i + settings.context] for i in range(6)])
+    contexts = torch.stack([stream[i : i + settings.context] for i in range(_STEPS)])
     symbols = stream[settings.context :]
     with torch.inference_mode():
         plain = _train_plain(_network(settings, lanes, torch.device("cpu")), contexts, symbols, settings)
