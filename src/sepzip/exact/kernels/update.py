@@ -243,6 +243,12 @@ def _weight_update(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < inputs, column < outputs
+    weight_place = row[:, None] * outputs + column[None, :]
+    inside = row_inside[:, None] & column_inside[None, :]
+    # Asked for ahead: they arrive while the product is made.
+    w = tl.load(weight + weight_place, mask=inside, other=0.0)
+    m = tl.load(first + weight_place, mask=inside, other=0.0)
+    v = tl.load(second + weight_place, mask=inside, other=0.0)
     high_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
     low_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
     for chunk in range(SPLIT // INNER):
@@ -257,25 +263,16 @@ def _weight_update(
         high_sums = tl.dot(left, right, high_sums, out_dtype=tl.int32)
         right = tl.load(low + place, mask=place_inside, other=0)
         low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
-    place = row[:, None] * outputs + column[None, :]
-    inside = row_inside[:, None] & column_inside[None, :]
     unit = tl.load(scale + column, mask=column_inside, other=0.0)
-    w, m, v = adam(
-        tl.load(weight + place, mask=inside, other=0.0),
-        tl.load(first + place, mask=inside, other=0.0),
-        tl.load(second + place, mask=inside, other=0.0),
-        combined(high_sums, low_sums) * unit[None, :],
-        tl.load(size),
-        epsilon,
-    )
-    tl.store(weight + place, w, mask=inside)
-    tl.store(first + place, m, mask=inside)
-    tl.store(second + place, v, mask=inside)
+    w, m, v = adam(w, m, v, combined(high_sums, low_sums) * unit[None, :], tl.load(size), epsilon)
+    tl.store(weight + weight_place, w, mask=inside)
+    tl.store(first + weight_place, m, mask=inside)
+    tl.store(second + weight_place, v, mask=inside)
     bits = tl.max(tl.where(inside, size_bits(w), 0), 0)
     if whole_columns:
         factor, unit = row_scale(from_bits(bits), _INT8_MOST)
         whole = quantised(w, factor[None, :]).to(tl.int8)
-        tl.store(by_input + place, whole, mask=inside)
+        tl.store(by_input + weight_place, whole, mask=inside)
         tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
         tl.store(scale_weight + column, unit, mask=column_inside)
     else:
@@ -391,9 +388,9 @@ def _lane_update(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    lane = tl.program_id(0)
+    lane = tl.program_id(1)
     row = tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < width
     inside = (row < width)[:, None] & column_inside[None, :]
     step_size = tl.load(size)
@@ -444,9 +441,10 @@ def lane_update(
     """
     lanes, width = x.shape
     rows = triton.next_power_of_2(width)
-    # Whole columns, so that their scales are known at once, in few enough registers.
-    columns = max(1, min(rows, 32, 16384 // rows))
-    _lane_update[(lanes, triton.cdiv(width, columns))](
+    # Whole columns, so that their scales are known at once, in few enough registers; programs that run
+    # side by side work on one lane's neighbouring columns.
+    columns = max(1, min(rows, 16))
+    _lane_update[(triton.cdiv(width, columns), lanes)](
         x,
         gradient,
         weight.weight,
