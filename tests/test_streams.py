@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import io
 import os
 import random
@@ -264,6 +266,22 @@ def test_an_error_of_one_segment_stops_all(
     begun = 0
     with SepFile(io.BytesIO(frame), device="cpu", streams=streams) as file, pytest.raises(type(error)):
         file.read()
+
+
+def test_an_error_leaves_nothing_to_the_garbage_collector(
+    content: bytes, tiny: Preset, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: Any) -> Any:
+        raise OutOfMemoryError("no room")
+
+    stand_in.encode_segment = failing  # type: ignore[attr-defined]
+    monkeypatch.setattr(sepfile, "resolve", lambda *given: tiny)
+    for streams in (1, 2):
+        gc.collect()
+        # Not by pytest.raises, which keeps the error.
+        with contextlib.suppress(OutOfMemoryError):
+            sepzip.compress(content, device="cpu", streams=streams)
+        assert gc.collect() == 0
 
 
 class FailingSource:

@@ -127,13 +127,14 @@ class Ledger:
         while fitting > 1 and memory_needed(model, fitting, size) > room:
             fitting //= 2
         fits = memory_needed(model, fitting, size) <= room
-        hint = f"{fitting} lanes would fit" if fits else "no number of lanes fits"
+        hint = f"{fitting} would fit" if fits else "though even 1 is too many"
         if room == self._limit:
             allowed, larger = f"the limit is {room // _MIB} MiB of", f" -M {-(-needed // _MIB)}MiB or"
         else:
             allowed, larger = f"{room // _MIB} MiB are free on", ""
         return OutOfMemoryError(
-            f"{lanes} lanes of this model need about {-(-needed // _MIB)} MiB and {allowed} {self._device}: "
+            f"this model with --lanes {lanes} needs about {-(-needed // _MIB)} MiB "
+            f"and {allowed} {self._device}: "
             f"pass{larger} another --device, or when compressing fewer --lanes ({hint}) or a lower level"
         )
 

@@ -12,19 +12,27 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .devices import Resources
 from .errors import FormatError, UsageError
 from .frame import CodedBlock, FrameContent, FrameReader, FrameWriter
 from .header import encode_header
 from .memory import Share
-from .presets import Preset
+from .presets import MOST_SEGMENT, Preset
 from .profile import Profile
 from .scheduler import Job, Scheduler
-from .segment import MOST_SEGMENT, Segment, coded_block_size
+from .segment import Segment, coded_block_size
 from .wire import SupportsRead, SupportsWrite, read_up_to, write_all
 
-__all__ = ["Compressor", "Decompressor", "Progress", "compress_stream", "decompress_stream", "segment_size"]
+__all__ = [
+    "Compressor",
+    "Decompressor",
+    "Progress",
+    "bytes_a_segment",
+    "compress_stream",
+    "decompress_stream",
+]
 
 Progress = Callable[[int, int], None]
 """Called now and then with the bytes that are done so far, of the input and of the output."""
@@ -41,7 +49,7 @@ _LEAST_CODED = 64
 """Fewer bytes than this are stored without trying: the settings in the header alone outweigh any gain."""
 
 
-def segment_size(preset: Preset, size: int | None) -> int:
+def bytes_a_segment(preset: Preset, size: int | None) -> int:
     """Return how many bytes make a segment: what the preset allows, or equal parts of `size` if it is known.
 
     Raises UsageError for a preset whose segments the format cannot hold.
@@ -73,7 +81,7 @@ def compress_stream(
     flight on each device, two more at most are in memory, and the bytes written do not depend on how many.
     Raises OutOfMemoryError, DeviceError or UsageError; what the sink has taken by then is no whole frame.
     """
-    most = segment_size(preset, size)
+    most = bytes_a_segment(preset, size)
     resources = Resources(device, streams, memory_limit)
     compressor = Compressor(sink, preset, resources, overlap=True, progress=progress, profile=profile)
     watched = _WatchedSource(source, compressor.write_finished, profile)
@@ -315,6 +323,13 @@ class _ReadSegment:
     job: Job[bytearray] | None = None
 
 
+class _Fault(NamedTuple):
+    """What is wrong with the input where the reading of it ended."""
+
+    kind: type[FormatError]
+    text: str
+
+
 class Decompressor:
     """Reads the segments of all frames in a file, to the end of the last; each may be decoded or passed over.
 
@@ -342,7 +357,7 @@ class Decompressor:
             resources, overlap=overlap, progressed=self._report if progress else None, profile=profile
         )
         # Segments, and between them the ends of frames; last a fault that ends the reading.
-        self._ahead: deque[_ReadSegment | FrameContent | FormatError] = deque()
+        self._ahead: deque[_ReadSegment | FrameContent | _Fault] = deque()
         self._current: _ReadSegment | None = None
         self._in_frame = False
         self._is_at_end = False
@@ -364,7 +379,7 @@ class Decompressor:
         for entry in self._ahead:
             if isinstance(entry, _ReadSegment):
                 return entry.segment.model is None or (entry.job is not None and entry.job.is_finished)
-            if isinstance(entry, FormatError):
+            if isinstance(entry, _Fault):
                 break
         return False
 
@@ -374,7 +389,7 @@ class Decompressor:
         All of it is read and its blocks' checksums are compared before anything is decoded. With `submit`
         its decoding begins.
         """
-        if self._is_at_end or (self._ahead and isinstance(self._ahead[-1], FormatError)):
+        if self._is_at_end or (self._ahead and isinstance(self._ahead[-1], _Fault)):
             return False
         try:
             while True:
@@ -389,7 +404,7 @@ class Decompressor:
                 self._ahead.append(self._reader.content)
                 self._read_so_far = self._reader.position
         except FormatError as error:
-            self._ahead.append(error)
+            self._ahead.append(_Fault(type(error), str(error)))
             return False
         entry = _ReadSegment(segment, self._reader.content)
         self._ahead.append(entry)
@@ -409,8 +424,8 @@ class Decompressor:
             if not self._ahead and not self.read_ahead(submit=False) and not self._ahead:
                 return None
             entry = self._ahead[0]
-            if isinstance(entry, FormatError):
-                raise entry
+            if isinstance(entry, _Fault):
+                raise entry.kind(entry.text)
             self._ahead.popleft()
             if isinstance(entry, _ReadSegment):
                 self.segments_ahead -= 1

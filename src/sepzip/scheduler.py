@@ -66,9 +66,17 @@ class Job(Generic[Result]):
         self._results.append(work(self, device))
 
     def result(self) -> Result:
-        """Return what came of the work, or raise the error that ended it."""
+        """Return what came of the work, or raise the error that ended it, once."""
         if self.error is not None:
-            raise self.error
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                # An error knows the frames that it comes through, and so all that is in them: if one of them
+                # knew the error, only the garbage collector would free it.
+                del error
+        if not self._results:
+            raise RuntimeError("the job was ended before it had a result")
         return self._results[0]
 
 
@@ -104,6 +112,7 @@ class Scheduler:
         self._ledgers: dict[str, tuple[int, Ledger]] = {}
         self._waiting: deque[Job[Any]] = deque()
         self._fatal: BaseException | None = None
+        self._is_ending = False
 
     def submit(self, job: Job[Any]) -> None:
         """Run a job as soon as there is a stream and memory for it.
@@ -142,7 +151,12 @@ class Scheduler:
         if self._progressed is not None:
             self._progressed()
         if self._fatal is not None:
-            raise self._fatal
+            error, self._fatal = self._fatal, None
+            try:
+                raise error
+            finally:
+                # As in Job.result.
+                del error
 
     def cancel(self, job: Job[Any]) -> None:
         """Let a job end at its next report, or never begin: nobody waits for it."""
@@ -163,6 +177,7 @@ class Scheduler:
         self._jobs.clear()
         self._ledgers = {}
         self._fatal = None
+        self._is_ending = False
 
     def _open_devices(self) -> None:
         ledgers = {}
@@ -183,16 +198,15 @@ class Scheduler:
                 if device is None and not job.is_cancelled:
                     return
                 self._waiting.popleft()
-                if device is not None:
-                    job.thread = threading.Thread(
-                        target=self._run_in_thread, args=(job, device), name="sepzip"
-                    )
-                    job.thread.start()
-                else:
-                    job.is_finished = True
+                if device is None:
+                    self._end(job)
+                    continue
+                job.thread = threading.Thread(target=self._run_in_thread, args=(job, device), name="sepzip")
+                job.thread.start()
             except BaseException as error:
                 self._waiting.clear()
-                self._ended(job, error)
+                self._keep_error(job, error)
+                self._end(job)
                 return
 
     def _place(self, job: Job[Any]) -> str | None:
@@ -224,25 +238,29 @@ class Scheduler:
         job.is_finished = True
 
     def _run_in_thread(self, job: Job[Any], device: str) -> None:
-        error = None
         try:
             self._run(job, device, self._advanced_in_thread)
-        except BaseException as raised:
-            error = raised
+        except BaseException as error:
+            self._keep_error(job, error)
         with self._lock:
             self._ledgers[device][1].release(job.memory)
             self._start_waiting()
-        self._ended(job, error)
+        self._end(job)
 
     def _run(self, job: Job[Any], device: str, advanced: Callable[[Job[Any], int], None]) -> None:
         with self._profile.working_on(device) if self._profile is not None else nullcontext():
             job.run(device, advanced)
 
-    def _ended(self, job: Job[Any], error: BaseException | None) -> None:
-        job.error = error
-        is_fault_of_input = isinstance(error, FormatError | MismatchError)
-        if error is not None and not job.is_cancelled and not is_fault_of_input and self._fatal is None:
+    def _keep_error(self, job: Job[Any], error: BaseException) -> None:
+        if isinstance(error, _Stopped) or job.is_cancelled:
+            return
+        if isinstance(error, FormatError | MismatchError):
+            job.error = error
+        elif not self._is_ending:
             self._fatal = error
+            self._is_ending = True
+
+    def _end(self, job: Job[Any]) -> None:
         job.is_finished = True
         self._wake()
 
@@ -252,7 +270,7 @@ class Scheduler:
 
     def _advanced_in_thread(self, job: Job[Any], count: int) -> None:
         # A thread must not outlive the interpreter either, which waits for it at its end.
-        if job.is_cancelled or self._fatal is not None or not threading.main_thread().is_alive():
+        if job.is_cancelled or self._is_ending or not threading.main_thread().is_alive():
             raise _Stopped
         if count and self._progressed is not None:
             self._wake()

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 from .coder import coders_for
 from .errors import CorruptError
-from .presets import MOST_LANES, ModelSettings
+from .presets import MOST_LANES, MOST_SEGMENT, ModelSettings
 from .wire import ByteSink, ByteSource, varint
 
 __all__ = [
     "CODED",
-    "MOST_SEGMENT",
     "STORED",
     "CodedBlock",
     "Segment",
@@ -23,9 +22,6 @@ __all__ = [
     "write_coded",
     "write_stored",
 ]
-
-MOST_SEGMENT = 1 << 30
-"""The most bytes of content that a segment can have."""
 
 STORED, CODED = 1, 2
 _BLOCK, _SEGMENT_END = 3, 4

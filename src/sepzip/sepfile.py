@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, cast, overload
 
 from .content import ContentReader
 from .devices import Resources
-from .pipeline import Compressor, decompress_stream, segment_size
+from .pipeline import Compressor, bytes_a_segment, decompress_stream
 from .presets import resolve
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def compress(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -35,17 +36,17 @@ def compress(
     """Return `data`, any object with a buffer, as one frame.
 
     `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off; `lanes` is the
-    most lanes of a segment. `device` is "auto", "cpu", "cuda" for all CUDA devices, or "cuda:1" or "cuda:0,1"
-    for some. `streams` segments are in flight on each device, fewer where they do not fit into its memory or
-    into `memory_limit` bytes of it; what comes out does not depend on how many. Raises UsageError,
-    DeviceError or OutOfMemoryError.
+    most lanes of a segment and `segment_size` its most bytes. `device` is "auto", "cpu", "cuda" for all CUDA
+    devices, or "cuda:1" or "cuda:0,1" for some. `streams` segments are in flight on each device, fewer where
+    they do not fit into its memory or into `memory_limit` bytes of it; what comes out does not depend on how
+    many. Raises UsageError, DeviceError or OutOfMemoryError.
     """
-    preset = resolve(level, network, semantics, lanes)
+    preset = resolve(level, network, semantics, lanes, segment_size)
     resources = Resources(device, streams, memory_limit)
     view = _byte_view(data)
     sink = io.BytesIO()
     compressor = Compressor(sink, preset, resources)
-    most = segment_size(preset, len(view))
+    most = bytes_a_segment(preset, len(view))
     try:
         for start in range(0, len(view), most):
             compressor.add(view[start : start + most], last=start + most >= len(view))
@@ -74,8 +75,9 @@ def decompress(
 
 def _byte_view(data: ReadableBuffer) -> memoryview:
     """Return the bytes of a buffer in its logical order, without a copy where they lie so in memory."""
-    view = memoryview(data)
-    return PickleBuffer(view).raw() if view.c_contiguous else memoryview(view.tobytes())
+    with memoryview(data) as view:
+        # Not of the view: Python 3.11 crashes where it collects a view that another view was made from.
+        return PickleBuffer(data).raw() if view.c_contiguous else memoryview(view.tobytes())
 
 
 class SepFile(io.BufferedIOBase):
@@ -101,6 +103,7 @@ class SepFile(io.BufferedIOBase):
         network: str | None = None,
         semantics: bool = True,
         lanes: int | None = None,
+        segment_size: int | None = None,
         device: str = "auto",
         streams: int | None = None,
         memory_limit: int | None = None,
@@ -110,7 +113,7 @@ class SepFile(io.BufferedIOBase):
         if action not in ("r", "w", "x", "a"):
             raise ValueError(f"invalid mode {mode!r}: it must be r, w, x or a, with or without b")
         # Wrong settings must be found before opening empties a file.
-        preset = resolve(level, network, semantics, lanes)
+        preset = resolve(level, network, semantics, lanes, segment_size)
         resources = Resources(device, streams, memory_limit)
         self._owns_file = isinstance(filename, str | bytes | os.PathLike)
         if self._owns_file:
@@ -128,7 +131,7 @@ class SepFile(io.BufferedIOBase):
             self._reader = io.BufferedReader(ContentReader(file, resources))
         else:
             self._compressor = Compressor(file, preset, resources)
-            self._segment_size = segment_size(preset, None)
+            self._segment_size = bytes_a_segment(preset, None)
             self._pending = bytearray()
         self._file = file
 
@@ -303,6 +306,7 @@ def open(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -321,6 +325,7 @@ def open(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -338,6 +343,7 @@ def open(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -361,6 +367,7 @@ def open(
         network=network,
         semantics=semantics,
         lanes=lanes,
+        segment_size=segment_size,
         device=device,
         streams=streams,
         memory_limit=memory_limit,
