@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepzip import engine, presets
+from sepzip import devices, engine, presets
 from sepzip.coder.plain import BlockEncoder
 from sepzip.lanes import split_lanes
 from sepzip.model import Model
@@ -44,7 +44,7 @@ def main() -> None:
     changes = dict(change.split("=") for change in options.set)
     settings = replace(preset.model, **{name: eval_number(text) for name, text in changes.items()})
     lanes = preset.lanes
-    device = torch.device(engine.pick_device(options.device))
+    device = torch.device(devices.pick_devices(options.device)[0])
     losses, seconds, digest = measure(data, settings, lanes, device)
     groups = [float(np.mean(losses[i : i + GROUP])) for i in range(0, len(losses), GROUP)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"

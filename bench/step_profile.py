@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sepzip import engine, presets
+from sepzip import devices, engine, presets
 from sepzip.coder.plain import BlockEncoder
 from sepzip.exact.tape import Tape
 from sepzip.frequencies import Frequencies
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
     preset = presets.resolve(options.level, options.network, lanes=options.lanes)
-    device = torch.device(engine.pick_device(options.device))
+    device = torch.device(devices.pick_devices(options.device)[0])
     data = np.frombuffer(options.file.read_bytes()[: preset.lanes * engine.CHUNK_STEPS], np.uint8)
     clock = Clock(device)
     with engine.exactly(device):

@@ -13,6 +13,7 @@ import pytest
 
 from sepzip.frame import CodedBlock
 from sepzip.presets import ModelSettings, Preset
+from sepzip.profile import Profile
 
 TINY = ModelSettings(
     network="pac",
@@ -49,6 +50,7 @@ def _encode(
     lanes: int,
     device: str,
     advance: Callable[[int], None] | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[CodedBlock]:
     steps = -(-len(data) // lanes)
     payload = zlib.compress(data, 9)
@@ -68,6 +70,7 @@ def _decode(
     lanes: int,
     device: str,
     advance: Callable[[int], None] | None = None,
+    profile: Profile | None = None,
 ) -> bytearray:
     if advance:
         advance(size)
@@ -80,6 +83,5 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     engine = ModuleType("sepzip.engine")
     monkeypatch.setattr(engine, "encode_segment", _encode, raising=False)
     monkeypatch.setattr(engine, "decode_segment", _decode, raising=False)
-    monkeypatch.setattr(engine, "pick_device", lambda name: name, raising=False)
     monkeypatch.setitem(sys.modules, "sepzip.engine", engine)
     return engine

@@ -162,7 +162,7 @@ def test_nothing_is_asked_where_standard_input_is_data(tmp_path: Path) -> None:
 _SLOW = """
 import time
 from sepzip.cli import sep_main, transfer
-def compress(source, sink, preset, device, *, progress, size):
+def compress(source, sink, preset, device, *, progress, size, **settings):
     for done in (1, 2, 3):
         time.sleep(0.2)
         if progress:

@@ -94,13 +94,14 @@ def test_a_coded_frame_reads_back() -> None:
     coded = reader.next_segment()
     assert coded is not None
     assert (coded.model, coded.size, coded.lanes, coded.blocks) == (TINY, 100, 4, BLOCKS)
-    reader.accept(coded, CONTENT)
+    reader.content.accept(coded, CONTENT)
     stored = reader.next_segment()
     assert stored is not None
     assert (stored.model, stored.lanes, bytes(stored.content)) == (None, 0, b"stored")
-    reader.accept(stored, stored.content)
+    reader.content.accept(stored, stored.content)
     assert reader.next_segment() is None
     assert reader.checksum == hashlib.blake2b(CONTENT + b"stored", digest_size=16).digest()
+    reader.content.finish()
     assert reader.next_frame() is None
 
 
@@ -110,7 +111,20 @@ def test_content_that_differs_is_refused() -> None:
     segment = reader.next_segment()
     assert segment is not None
     with pytest.raises(CorruptError, match="segment 1 of frame 1"):
-        reader.accept(segment, CONTENT[:-1] + b"!")
+        reader.content.accept(segment, CONTENT[:-1] + b"!")
+
+
+def test_a_content_whose_checksum_differs_is_refused() -> None:
+    reader = FrameReader(io.BytesIO(coded_frame()))
+    reader.next_frame()
+    content = reader.content
+    segments = []
+    while (segment := reader.next_segment()) is not None:
+        segments.append(segment)
+    for segment in reversed(segments):
+        content.accept(segment, segment.content or CONTENT)
+    with pytest.raises(CorruptError, match="content of frame 1"):
+        content.finish()
 
 
 def test_the_index_is_found_from_the_end() -> None:
@@ -347,6 +361,6 @@ def test_stored_segments_read_back(segments: list[bytes]) -> None:
         assert segment is not None
         assert segment.content == content
         assert segment.content_check == zlib.crc32(content)
-        reader.accept(segment, segment.content)
+        reader.content.accept(segment, segment.content)
     assert reader.next_segment() is None
     assert reader.next_frame() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import IO, TYPE_CHECKING
 
+from .devices import Resources
 from .pipeline import Decompressor
 from .segment import Segment
 
@@ -19,18 +20,21 @@ class ContentReader(io.RawIOBase):
 
     Reading raises the errors of FormatError, MismatchError, OutOfMemoryError and DeviceError. A seek passes
     over the segments in between without decoding them. Only frames read from end to end have their whole
-    checksum compared.
+    checksum compared. Where several segments can be in flight and the content is read one after the other,
+    as many are decoded ahead; closing, or a seek, discards them. A source that cannot seek is not read
+    ahead: that could wait for bytes that are yet to be made.
     """
 
-    def __init__(self, source: IO[bytes], device: str = "auto") -> None:
+    def __init__(self, source: IO[bytes], resources: Resources) -> None:
         self._source = source
-        self._device = device
-        self._origin = source.tell() if self.seekable() else 0
+        self._resources = resources
         self._position = 0
         self._begin()
+        self._is_sequential = self.seekable()
+        self._origin = source.tell() if self._is_sequential else 0
 
     def _begin(self) -> None:
-        self._decompressor = Decompressor(self._source, self._device)
+        self._decompressor = Decompressor(self._source, self._resources)
         self._start = self._end = 0
         self._segment: Segment | None = None
         self._content: bytearray | None = None
@@ -66,8 +70,13 @@ class ContentReader(io.RawIOBase):
         if offset < self._start:
             if not self.seekable():
                 raise io.UnsupportedOperation("the source cannot seek, so its content cannot be gone back in")
+            self._decompressor.stop()
             self._source.seek(self._origin)
             self._begin()
+        if offset != self._position and not self._start <= offset < self._end:
+            # Whoever looks here and there would not want what comes next.
+            self._decompressor.stop()
+            self._is_sequential = False
         self._position = offset
         if not self._find():
             self._position = self._end
@@ -94,8 +103,19 @@ class ContentReader(io.RawIOBase):
         if not self._find() or self._segment is None:
             return memoryview(b"")
         if self._content is None:
-            self._content = self._decompressor.decode(self._segment)
+            try:
+                self._content = self._decompressor.decode(ahead=self._is_sequential)
+            except BaseException:
+                self._decompressor.stop()
+                raise
+            self._is_sequential = self.seekable()
         return memoryview(self._content)[self._position - self._start :]
+
+    def close(self) -> None:
+        """Close the reader and end what is decoded ahead; the source stays open."""
+        if not self.closed:
+            self._decompressor.stop()
+        super().close()
 
     def _find(self) -> bool:
         """Make the segment at the position the current one; return False if the content ends before it."""

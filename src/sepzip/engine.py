@@ -22,8 +22,9 @@ from .frequencies import Frequencies
 from .lanes import LaneJoiner, longer_lanes, split_lanes, steps_for
 from .model import Model
 from .presets import ModelSettings
+from .profile import Profile
 
-__all__ = ["decode_segment", "encode_segment", "exactly", "pick_device"]
+__all__ = ["decode_segment", "encode_segment", "exactly"]
 
 CHUNK_STEPS = 256
 """Steps between two looks at the coder; blocks end at multiples of it. Part of no format."""
@@ -169,16 +170,16 @@ def encode_segment(
     lanes: int,
     device: str,
     advance: Advance | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[CodedBlock]:
     """Yield the coded blocks of a segment.
 
-    `device` is as `pick_device` returns it; `advance` is called with the number of further bytes done.
-    Raises OutOfMemoryError before the work begins if the model will not fit.
+    `device` is as `pick_devices` returns it; `advance` is called with the number of further bytes done.
+    Raises OutOfMemoryError if memory runs out: whether the model fits is for the caller to ask beforehand.
     """
     target = torch.device(device)
     matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
     steps = len(matrix)
-    memory.check(model, lanes, len(data), target)
     with exactly(target):
         network = Model(model, lanes, target)
         source = Truth(lanes, target)
@@ -210,16 +211,16 @@ def decode_segment(
     lanes: int,
     device: str,
     advance: Advance | None = None,
+    profile: Profile | None = None,
 ) -> bytearray:
     """Return the `size` bytes of a segment from its coded blocks, which are pulled one by one.
 
     Raises CorruptError for blocks that cannot be a segment's, MismatchError if the weights differ from
-    the encoder's, OutOfMemoryError before the work begins if the model will not fit.
+    the encoder's, OutOfMemoryError if memory runs out.
     """
     target = torch.device(device)
     steps = steps_for(size, lanes)
     last_active = longer_lanes(size, lanes)
-    memory.check(model, lanes, size, target)
     joiner = LaneJoiner(size, lanes)
     done = 0
     with exactly(target):
@@ -261,23 +262,6 @@ def decode_segment(
     if done != steps:
         raise CorruptError("a segment's blocks do not cover all its steps; the file is damaged")
     return joiner.data
-
-
-def pick_device(name: str) -> str:
-    """Return the torch name of the device 'auto', 'cpu', 'cuda' or 'cuda:N'; DeviceError if not there."""
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
-        return "cpu"
-    kind, colon, number = name.partition(":")
-    if kind != "cuda" or (colon and not number.isdecimal()):
-        raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(number) if number else 0
-    if index >= count:
-        there = f"this machine has cuda:0 to cuda:{count - 1}" if count else "no CUDA device was found"
-        raise DeviceError(f"device {name!r} is not there: {there}; use --device auto or cpu")
-    return f"cuda:{index}"
 
 
 @contextmanager

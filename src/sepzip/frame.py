@@ -17,6 +17,7 @@ from .wire import ByteSink, ByteSource, SupportsRead, SupportsWrite, varint
 __all__ = [
     "CodedBlock",
     "FileSummary",
+    "FrameContent",
     "FrameReader",
     "FrameSummary",
     "FrameWriter",
@@ -85,10 +86,53 @@ class FrameWriter:
         self._segments.append((len(content), self._sink.position - start))
 
 
+class FrameContent:
+    """The content of one frame, compared with its checks as it is decoded, in order.
+
+    It may follow the reading at any distance: several segments, or even frames, can be read before the
+    first of them is accepted.
+    """
+
+    def __init__(self, frame: int) -> None:
+        self._name = f"frame {frame}"
+        self._computed = _new_checksum()
+        self._accepted = 0
+        self._expected: tuple[int, bytes] | None = None
+
+    def accept(self, segment: Segment, content: bytes | bytearray | memoryview) -> None:
+        """Compare a segment's decoded content with its check, and count it into the frame's checksum.
+
+        Raises CorruptError where it differs.
+        """
+        if len(content) != segment.size or zlib.crc32(content) != segment.content_check:
+            raise CorruptError(
+                f"{segment.name} does not decode to what it was made from: get another copy of the file"
+            )
+        self._computed.update(content)
+        self._accepted += 1
+
+    def expect(self, segments: int, checksum: bytes) -> None:
+        """Take the number of segments and the checksum that the frame's end says."""
+        self._expected = segments, checksum
+
+    def finish(self) -> None:
+        """Compare the whole content with the frame's checksum; raises CorruptError where it differs.
+
+        Frames of which a segment was not accepted, because its content was not wanted, or whose end has
+        not been read, are not compared.
+        """
+        if self._expected is None:
+            return
+        segments, checksum = self._expected
+        if self._accepted == segments and self._computed.digest() != checksum:
+            raise CorruptError(f"the content of {self._name} does not have its checksum: get another copy")
+
+
 class FrameReader:
     """Reads the frames of a file forward: `next_frame`, `next_segment` until it gives None, and again.
 
     With `skip` the segments come without their payloads, which a file that can seek is not even read for.
+    `content` is that of the frame begun last: whoever decodes its segments has it compare them.
     """
 
     def __init__(self, file: SupportsRead, skip: bool = False) -> None:
@@ -97,9 +141,8 @@ class FrameReader:
         self._frames = 0
         self._header: FrameHeader | None = None
         self._segments: list[tuple[int, int]] = []
-        self._accepted = 0
-        self._computed = _new_checksum()
         self._checksum = b""
+        self.content = FrameContent(0)
 
     @property
     def position(self) -> int:
@@ -120,12 +163,11 @@ class FrameReader:
         self._header = read_header(self._source, first=self._frames == 0)
         self._frames += 1
         self._segments = []
-        self._accepted = 0
-        self._computed = _new_checksum()
+        self.content = FrameContent(self._frames)
         return self._header
 
     def next_segment(self) -> Segment | None:
-        """Return the frame's next segment, or None where its end has been read and found right.
+        """Return the frame's next segment, or None where its end has been read and fits what came before.
 
         Raises TruncatedError, or CorruptError where a checksum or a rule of the format is broken.
         """
@@ -142,20 +184,6 @@ class FrameReader:
         self._segments.append((segment.size, segment.length))
         return segment
 
-    def accept(self, segment: Segment, content: bytes | bytearray | memoryview) -> None:
-        """Compare a segment's decoded content with its check, and count it into the frame's checksum.
-
-        Raises CorruptError where it differs. Frames of which a segment was not accepted, because its content
-        was not wanted, have no checksum compared.
-        """
-        if len(content) != segment.size or zlib.crc32(content) != segment.content_check:
-            name = f"segment {len(self._segments)} of frame {self._frames}"
-            raise CorruptError(
-                f"{name} does not decode to what it was made from: get another copy of the file"
-            )
-        self._computed.update(content)
-        self._accepted += 1
-
     def _read_end(self, header: FrameHeader) -> None:
         what = "a frame's end"
         index = _index(header.length, self._segments)
@@ -168,10 +196,7 @@ class FrameReader:
             raise CorruptError(
                 f"the end mark of frame {self._frames} is damaged: get another copy of the file"
             )
-        if self._accepted == len(self._segments) and self._computed.digest() != self._checksum:
-            raise CorruptError(
-                f"the content of frame {self._frames} does not have its checksum: get another copy"
-            )
+        self.content.expect(len(self._segments), self._checksum)
 
 
 @dataclass(frozen=True)

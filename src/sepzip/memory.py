@@ -1,8 +1,9 @@
-"""What a model needs of memory, and what is free."""
+"""What a model needs of memory, what is free, and what the segments in flight have been promised of it."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import OutOfMemoryError
@@ -11,9 +12,16 @@ from .presets import ModelSettings
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["advice", "available", "check", "memory_needed", "parameter_count"]
+__all__ = ["Ledger", "Share", "advice", "available", "installed", "memory_needed", "parameter_count"]
 
 _MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Share:
+    """A limit that is a part of each device's memory, in percent."""
+
+    percent: int
 
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
@@ -36,44 +44,111 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
     return weights + activations + embedded + 4 * size + 32 * _MIB
 
 
-def available(device: torch.device) -> int | None:
+def available(device: str) -> int | None:
     """Return the bytes that are free on the device, or None where the system does not tell."""
-    if device.type == "cuda":
+    if device != "cpu":
         import torch
 
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        # What torch has reserved and not given out is as good as free.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserved
+    return _system_memory("MemAvailable:", "SC_AVPHYS_PAGES")
+
+
+def installed(device: str) -> int | None:
+    """Return the bytes of memory that the device has, or None where the system does not tell."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[1]
+    return _system_memory("MemTotal:", "SC_PHYS_PAGES")
+
+
+def _system_memory(field: str, pages: str) -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
-                if line.startswith("MemAvailable:"):
+                if line.startswith(field):
                     return int(line.split()[1]) * 1024
     except OSError:
         pass
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def check(model: ModelSettings, lanes: int, size: int, device: torch.device) -> None:
-    """Raise OutOfMemoryError, saying what would fit, if the model will not fit on the device."""
-    needed, free = memory_needed(model, lanes, size), available(device)
-    if free is None or needed <= free:
-        return
-    fitting = lanes
-    while fitting > 1 and memory_needed(model, fitting, size) > free:
-        fitting //= 2
-    fits = memory_needed(model, fitting, size) <= free
-    hint = f"{fitting} lanes would fit" if fits else "no number of lanes fits"
-    raise OutOfMemoryError(
-        f"{lanes} lanes of this model need about {needed // _MIB} MiB and {free // _MIB} MiB are free on "
-        f"{device}: {hint} when compressing (--lanes); to decompress, use a device with more memory"
-    )
+class Ledger:
+    """What the segments in flight on one device have been promised of its memory.
+
+    A segment is admitted before it starts, if it fits next to those in flight into the limit and into what
+    was free before the first of them, and also into what is free now: they may not have taken all of their
+    own yet, and other programs may have taken some meanwhile.
+    """
+
+    def __init__(self, device: str, limit: int | Share | None) -> None:
+        self._device = device
+        self._limit = _limit_in_bytes(limit, device)
+        self._free_before: int | None = None
+        self._promised: list[int] = []
+
+    @property
+    def in_flight(self) -> int:
+        """The number of segments that were admitted and not released."""
+        return len(self._promised)
+
+    @property
+    def room(self) -> int | None:
+        """The bytes that all segments together may take, None where nobody knows."""
+        known = [size for size in (self._free_before, self._limit) if size is not None]
+        return min(known, default=None)
+
+    def admit(self, needed: int) -> bool:
+        """Promise `needed` bytes to one more segment, and return True, or False where they do not fit now."""
+        free = available(self._device)
+        if not self._promised:
+            self._free_before = free
+        room = self.room
+        fits_beside = room is None or sum(self._promised) + needed <= room
+        fits_now = free is None or needed <= free
+        if fits_beside and fits_now:
+            self._promised.append(needed)
+            return True
+        return False
+
+    def release(self, needed: int) -> None:
+        """Take back what was promised to one segment."""
+        self._promised.remove(needed)
+
+    def refusal(self, model: ModelSettings, lanes: int, size: int) -> OutOfMemoryError:
+        """Return the error for a segment that does not fit alone, which says what would help."""
+        needed, room = memory_needed(model, lanes, size), self.room or 0
+        fitting = lanes
+        while fitting > 1 and memory_needed(model, fitting, size) > room:
+            fitting //= 2
+        fits = memory_needed(model, fitting, size) <= room
+        hint = f"{fitting} would fit" if fits else "though even 1 is too many"
+        if room == self._limit:
+            allowed, larger = f"the limit is {room // _MIB} MiB of", f" -M {-(-needed // _MIB)}MiB or"
+        else:
+            allowed, larger = f"{room // _MIB} MiB are free on", ""
+        return OutOfMemoryError(
+            f"this model with --lanes {lanes} needs about {-(-needed // _MIB)} MiB "
+            f"and {allowed} {self._device}: "
+            f"pass{larger} another --device, or when compressing fewer --lanes ({hint}) or a lower level"
+        )
 
 
-def advice(device: torch.device) -> str:
+def _limit_in_bytes(limit: int | Share | None, device: str) -> int | None:
+    if not isinstance(limit, Share):
+        return limit
+    total = installed(device)
+    return None if total is None else total * limit.percent // 100
+
+
+def advice(device: str | torch.device) -> str:
     """Return the line for memory that ran out in the middle of the work."""
     return (
-        f"memory ran out on {device}: free some, use another --device, or compress with fewer --lanes "
-        "or a lower level"
+        f"memory ran out on {device}: free some, use another --device, fewer --streams, or compress with "
+        "fewer --lanes or a lower level"
     )

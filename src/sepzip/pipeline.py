@@ -1,28 +1,55 @@
-"""From files to frames and back, a segment at a time; torch is loaded when a segment has to be coded."""
+"""From files to frames and back: segments are read, coded and written side by side, and written in order.
+
+Torch is loaded when a segment has to be coded.
+"""
 
 from __future__ import annotations
 
+import io
+import os
+import select
+from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from .errors import UsageError
-from .frame import CodedBlock, FrameReader, FrameWriter
+from .devices import Resources
+from .errors import FormatError, UsageError
+from .frame import CodedBlock, FrameContent, FrameReader, FrameWriter
 from .header import encode_header
-from .presets import ModelSettings, Preset
-from .segment import MOST_SEGMENT, Segment, coded_block_size
+from .memory import Share
+from .presets import MOST_SEGMENT, Preset
+from .profile import Profile
+from .scheduler import Job, Scheduler
+from .segment import Segment, coded_block_size
 from .wire import SupportsRead, SupportsWrite, read_up_to, write_all
 
-__all__ = ["Compressor", "Decompressor", "Progress", "compress_stream", "decompress_stream", "segment_size"]
+__all__ = [
+    "Compressor",
+    "Decompressor",
+    "Progress",
+    "bytes_a_segment",
+    "compress_stream",
+    "decompress_stream",
+]
 
 Progress = Callable[[int, int], None]
 """Called now and then with the bytes that are done so far, of the input and of the output."""
 
 Content = bytes | bytearray | memoryview
 
+_BESIDE = 2
+"""Segments in memory besides those in flight: one that is being read or waits, and one that is written."""
+
+_SECONDS_BETWEEN_LOOKS = 0.05
+"""How often a wait for the source is left to see what has become of the segments in flight."""
+
 _LEAST_CODED = 64
 """Fewer bytes than this are stored without trying: the settings in the header alone outweigh any gain."""
 
 
-def segment_size(preset: Preset, size: int | None) -> int:
+def bytes_a_segment(preset: Preset, size: int | None) -> int:
     """Return how many bytes make a segment: what the preset allows, or equal parts of `size` if it is known.
 
     Raises UsageError for a preset whose segments the format cannot hold.
@@ -42,25 +69,34 @@ def compress_stream(
     preset: Preset,
     device: str = "auto",
     *,
+    streams: int | None = None,
+    memory_limit: int | Share | None = None,
     progress: Progress | None = None,
     size: int | None = None,
+    profile: Profile | None = None,
 ) -> tuple[int, int]:
     """Write all that `source` holds as one frame to `sink`; return the bytes read and the bytes written.
 
-    `size`, if the source's size is known, cuts it into segments of equal size. At most one segment is in
-    memory. Raises OutOfMemoryError, DeviceError or UsageError; what the sink has taken by then is no whole
-    frame.
+    `size`, if the source's size is known, cuts it into segments of equal size. `streams` segments are in
+    flight on each device, two more at most are in memory, and the bytes written do not depend on how many.
+    Raises OutOfMemoryError, DeviceError or UsageError; what the sink has taken by then is no whole frame.
     """
-    compressor = Compressor(sink, preset, device, progress)
-    most = segment_size(preset, size)
-    content = read_up_to(source, most)
-    while content:
-        ahead = read_up_to(source, 1) if len(content) == most else bytearray()
-        compressor.add(content, last=not ahead)
-        if not ahead:
-            break
-        content = ahead + read_up_to(source, most - 1)
-    compressor.finish()
+    most = bytes_a_segment(preset, size)
+    resources = Resources(device, streams, memory_limit)
+    compressor = Compressor(sink, preset, resources, overlap=True, progress=progress, profile=profile)
+    watched = _WatchedSource(source, compressor.write_finished, profile)
+    try:
+        content = read_up_to(watched, most)
+        while content:
+            ahead = read_up_to(watched, 1) if len(content) == most else bytearray()
+            compressor.add(content, last=not ahead)
+            # Not held here as well, so that it is gone from memory once it is written.
+            content = ahead
+            if content:
+                content += read_up_to(watched, most - 1)
+        compressor.finish()
+    finally:
+        compressor.stop()
     return compressor.bytes_in, compressor.bytes_out
 
 
@@ -69,39 +105,119 @@ def decompress_stream(
     sink: SupportsWrite | None,
     device: str = "auto",
     *,
+    streams: int | None = None,
+    memory_limit: int | Share | None = None,
     progress: Progress | None = None,
+    profile: Profile | None = None,
 ) -> tuple[int, int]:
     """Write the content of every frame in `source` to `sink`; return the bytes read and the bytes of content.
 
-    Each segment is compared with its checksum before it is written. Without a sink this only tests. Raises
-    the errors of FormatError, MismatchError, OutOfMemoryError or DeviceError; the sink then has the segments
-    before the fault.
+    Each segment is compared with its checksum before it is written. Without a sink this only tests.
+    `streams` is as in `compress_stream`. Raises the errors of FormatError or MismatchError, and the sink then
+    has all segments before the fault; or OutOfMemoryError or DeviceError, at once.
     """
-    decompressor = Decompressor(source, device, progress)
-    while (segment := decompressor.next_segment()) is not None:
-        content = decompressor.decode(segment)
+
+    def write_next() -> bool:
+        segment = decompressor.next_segment()
+        if segment is None:
+            return False
+        content = decompressor.decode()
         if sink is not None:
-            write_all(sink, content)
+            with _timed(profile, "write"):
+                write_all(sink, content)
+        return True
+
+    def write_finished() -> None:
+        decompressor.check()
+        while decompressor.is_ready:
+            write_next()
+
+    resources = Resources(device, streams, memory_limit)
+    watched = _WatchedSource(source, write_finished, profile)
+    decompressor = Decompressor(watched, resources, overlap=True, progress=progress, profile=profile)
+    try:
+        while decompressor.read_ahead(submit=True):
+            while decompressor.segments_ahead >= decompressor.streams + _BESIDE:
+                write_next()
+            write_finished()
+        while write_next():
+            pass
+    finally:
+        decompressor.stop()
     return decompressor.bytes_in, decompressor.bytes_out
+
+
+def _timed(profile: Profile | None, stage: str) -> AbstractContextManager[None]:
+    return nullcontext() if profile is None else profile.stage(stage)
+
+
+class _WatchedSource:
+    """Reads from a file, and calls `look` before each read: others get on while this thread would wait.
+
+    On a pipe or the like that is read raw, also again and again while it has no bytes.
+    """
+
+    def __init__(self, file: SupportsRead, look: Callable[[], None], profile: Profile | None) -> None:
+        self._file = file
+        self._look = look
+        self._profile = profile
+        self._poll: select.poll | None = None
+        # What a buffered file holds already does not show on its descriptor, so that one is not asked.
+        if hasattr(select, "poll") and isinstance(file, io.FileIO) and os.get_blocking(file.fileno()):
+            self._poll = select.poll()
+            self._poll.register(file.fileno(), select.POLLIN)
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to `size` bytes, none at the end."""
+        self._look()
+        while self._poll is not None and not self._poll.poll(1000 * _SECONDS_BETWEEN_LOOKS):
+            self._look()
+        with _timed(self._profile, "read"):
+            return self._file.read(size)
+
+
+@dataclass(frozen=True)
+class _Unwritten:
+    """A segment that is to be written: `only` says that it is all of its frame, no job that it is stored."""
+
+    content: Content
+    lanes: int
+    only: bool
+    job: Job[list[CodedBlock] | None] | None
 
 
 class Compressor:
     """Writes one frame, given its content a segment at a time.
 
-    `bytes_in` and `bytes_out` count what was taken and what was written so far. Raises UsageError for
-    settings that the format cannot hold.
+    With `overlap`, coding goes on in threads even for one stream, and one segment more than are in flight may
+    wait when `add` returns; without it, as many as are in flight, and none for one stream. `bytes_in` counts
+    what was taken so far. `stop` has to be called where anything raises. Raises UsageError for settings that
+    the format cannot hold.
     """
 
     def __init__(
-        self, sink: SupportsWrite, preset: Preset, device: str = "auto", progress: Progress | None = None
+        self,
+        sink: SupportsWrite,
+        preset: Preset,
+        resources: Resources,
+        *,
+        overlap: bool = False,
+        progress: Progress | None = None,
+        profile: Profile | None = None,
     ) -> None:
         self.bytes_in = 0
         # The bytes by which naming a model makes a header longer; settings out of range are refused here.
         self._model_cost = len(encode_header(preset.model)) - len(encode_header(None))
         self._sink = sink
         self._preset = preset
-        self._device = device
         self._progress = progress
+        self._profile = profile
+        self._overlap = overlap
+        self._scheduler = Scheduler(
+            resources, overlap=overlap, progressed=self._report if progress else None, profile=profile
+        )
+        self._unwritten: deque[_Unwritten] = deque()
+        self._written = 0
         self._writer: FrameWriter | None = None
 
     @property
@@ -110,114 +226,282 @@ class Compressor:
         return self._writer.size if self._writer else 0
 
     def add(self, content: Content, last: bool) -> None:
-        """Write `content`, of 1 byte to 1 GiB, as the next segment; `last` says that none will follow."""
-        only = last and self._writer is None
+        """Take `content`, of 1 byte to 1 GiB, as the next segment; `last` says that none will follow.
+
+        It may be written by a later call only, and must not be changed until then.
+        """
+        only = last and not self.bytes_in
         lanes = self._preset.lanes_for(len(content))
-        blocks = self._encode(content, lanes, len(content) - (self._model_cost if only else 0))
-        if self._writer is None:
-            # A frame of one segment names its model only if that is used; a longer one before that is known.
-            model = None if only and blocks is None else self._preset.model
-            self._writer = FrameWriter(self._sink, model)
-        if blocks is None:
-            self._writer.write_stored(content)
-        else:
-            self._writer.write_coded(content, lanes, blocks)
+        job = None
+        if len(content) >= _LEAST_CODED:
+            job = self._coding(content, lanes, len(content) - (self._model_cost if only else 0))
+        self._unwritten.append(_Unwritten(content, lanes, only, job))
         self.bytes_in += len(content)
-        self._report(0, 0)
+        if job is not None:
+            self._scheduler.submit(job)
+        while len(self._unwritten) > self._most_unwritten:
+            self._write_oldest()
+        self.write_finished()
+
+    @property
+    def _most_unwritten(self) -> int:
+        streams = self._scheduler.streams
+        if self._overlap:
+            # The next one comes to these while it is read.
+            return streams + _BESIDE - 1
+        return streams if streams > 1 else 0
+
+    def write_finished(self) -> None:
+        """Write the segments whose turn it is and that are coded already; raise what has ended the others."""
+        self._scheduler.check()
+        while self._unwritten and (self._unwritten[0].job is None or self._unwritten[0].job.is_finished):
+            self._write_oldest()
 
     def finish(self) -> None:
-        """Write the frame's end."""
+        """Write the segments that are left and the frame's end."""
+        while self._unwritten:
+            self._write_oldest()
         if self._writer is None:
             self._writer = FrameWriter(self._sink, None)
-        self._writer.finish()
-        self._report(0, 0)
+        with _timed(self._profile, "write"):
+            self._writer.finish()
+        self._report()
 
-    def _encode(self, content: Content, lanes: int, worth: int) -> list[CodedBlock] | None:
-        """Return the segment's blocks, or None where they are no smaller than `worth`."""
-        if len(content) < _LEAST_CODED:
-            return None
-        from .engine import encode_segment, pick_device
+    def stop(self) -> None:
+        """End what is in flight, unwritten; return when no thread is left."""
+        self._scheduler.stop()
+        self._unwritten.clear()
 
-        done = total = 0
+    def _coding(self, content: Content, lanes: int, worth: int) -> Job[list[CodedBlock] | None]:
+        """Return the job that gives the segment's blocks, or None where they are no smaller than `worth`."""
 
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self._report(done, total)
+        def encode(job: Job[list[CodedBlock] | None], device: str) -> list[CodedBlock] | None:
+            from .engine import encode_segment
 
-        blocks = []
-        device = pick_device(self._device)
-        for block in encode_segment(content, self._preset.model, lanes, device, advance):
-            total += coded_block_size(block)
-            if total >= worth:
-                return None
-            blocks.append(block)
-        return blocks
+            blocks = []
+            for block in encode_segment(
+                content, self._preset.model, lanes, device, job.advance, self._profile
+            ):
+                total = job.written + coded_block_size(block)
+                if total >= worth:
+                    return None
+                job.written = total
+                blocks.append(block)
+            return blocks
 
-    def _report(self, further_in: int, further_out: int) -> None:
+        return Job(encode, self._preset.model, lanes, len(content))
+
+    def _write_oldest(self) -> None:
+        oldest = self._unwritten[0]
+        blocks = None if oldest.job is None else self._scheduler.wait(oldest.job)
+        with _timed(self._profile, "write"):
+            if self._writer is None:
+                # A frame of one segment names its model only if that is used; a longer one always does.
+                model = None if oldest.only and blocks is None else self._preset.model
+                self._writer = FrameWriter(self._sink, model)
+            if blocks is None:
+                self._writer.write_stored(oldest.content)
+            else:
+                self._writer.write_coded(oldest.content, oldest.lanes, blocks)
+        self._unwritten.popleft()
+        self._written += len(oldest.content)
+        self._report()
+
+    def _report(self) -> None:
         if self._progress:
-            self._progress(self.bytes_in + further_in, self.bytes_out + further_out)
+            jobs = [unwritten.job for unwritten in self._unwritten if unwritten.job]
+            done, written = sum(job.done for job in jobs), sum(job.written for job in jobs)
+            self._progress(self._written + done, self.bytes_out + written)
+
+
+@dataclass
+class _ReadSegment:
+    """A segment that was read, what its frame's content is compared with, and its decoding, once begun."""
+
+    segment: Segment
+    content: FrameContent
+    job: Job[bytearray] | None = None
+
+
+class _Fault(NamedTuple):
+    """What is wrong with the input where the reading of it ended."""
+
+    kind: type[FormatError]
+    text: str
 
 
 class Decompressor:
     """Reads the segments of all frames in a file, to the end of the last; each may be decoded or passed over.
 
-    `bytes_out` counts the content decoded so far.
+    `bytes_out` counts the content decoded so far. Segments can be read and decoded ahead: a fault that is
+    found there is raised when its turn comes. With `overlap`, decoding goes on in threads even for one
+    stream. `stop` has to be called in the end where anything was decoded ahead.
     """
 
-    def __init__(self, source: SupportsRead, device: str = "auto", progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        source: SupportsRead,
+        resources: Resources,
+        *,
+        overlap: bool = False,
+        progress: Progress | None = None,
+        profile: Profile | None = None,
+    ) -> None:
         self.bytes_out = 0
+        self.segments_ahead = 0
+        """The segments that were read and not yet asked for."""
         self._reader = FrameReader(source)
-        self._device = device
         self._progress = progress
+        self._profile = profile
+        self._scheduler = Scheduler(
+            resources, overlap=overlap, progressed=self._report if progress else None, profile=profile
+        )
+        # Segments, and between them the ends of frames; last a fault that ends the reading.
+        self._ahead: deque[_ReadSegment | FrameContent | _Fault] = deque()
+        self._current: _ReadSegment | None = None
         self._in_frame = False
+        self._is_at_end = False
+        self._read_so_far = 0
 
     @property
     def bytes_in(self) -> int:
         """The number of bytes read so far."""
         return self._reader.position
 
+    @property
+    def streams(self) -> int:
+        """The segments that can be in flight, as far as is known: 1 until the first is decoded."""
+        return self._scheduler.streams
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next segment is read and decoded, or needs no decoding."""
+        for entry in self._ahead:
+            if isinstance(entry, _ReadSegment):
+                return entry.segment.model is None or (entry.job is not None and entry.job.is_finished)
+            if isinstance(entry, _Fault):
+                break
+        return False
+
+    def read_ahead(self, *, submit: bool) -> bool:
+        """Read one more segment, of whichever frame, and return whether there was one and no fault.
+
+        All of it is read and its blocks' checksums are compared before anything is decoded. With `submit`
+        its decoding begins.
+        """
+        if self._is_at_end or (self._ahead and isinstance(self._ahead[-1], _Fault)):
+            return False
+        try:
+            while True:
+                if not self._in_frame and self._reader.next_frame() is None:
+                    self._is_at_end = True
+                    return False
+                self._in_frame = True
+                segment = self._reader.next_segment()
+                if segment is not None:
+                    break
+                self._in_frame = False
+                self._ahead.append(self._reader.content)
+                self._read_so_far = self._reader.position
+        except FormatError as error:
+            self._ahead.append(_Fault(type(error), str(error)))
+            return False
+        entry = _ReadSegment(segment, self._reader.content)
+        self._ahead.append(entry)
+        self.segments_ahead += 1
+        self._read_so_far = self._reader.position
+        if submit:
+            self._submit(entry)
+        return True
+
     def next_segment(self) -> Segment | None:
         """Return the next segment, of whichever frame, or None at the end of the last frame.
 
-        All of it is read and its blocks' checksums are compared before anything is decoded. Raises the errors
-        of FormatError.
+        It takes the place of the one before, which need not have been decoded. Raises the errors of
+        FormatError.
         """
         while True:
-            if not self._in_frame and self._reader.next_frame() is None:
+            if not self._ahead and not self.read_ahead(submit=False) and not self._ahead:
                 return None
-            self._in_frame = True
-            segment = self._reader.next_segment()
-            if segment is not None:
-                return segment
-            self._in_frame = False
-            self._report(0, 0)
+            entry = self._ahead[0]
+            if isinstance(entry, _Fault):
+                raise entry.kind(entry.text)
+            self._ahead.popleft()
+            if isinstance(entry, _ReadSegment):
+                self.segments_ahead -= 1
+                if self._current is not None and self._current.job is not None:
+                    self._scheduler.cancel(self._current.job)
+                self._current = entry
+                return entry.segment
+            entry.finish()
+            self._report()
 
-    def decode(self, segment: Segment) -> bytearray:
-        """Return the content of the segment read last, compared with its checksum.
+    def decode(self, *, ahead: bool = False) -> bytearray:
+        """Return the content of the segment that `next_segment` gave, compared with its checksum.
 
-        Raises CorruptError, MismatchError, OutOfMemoryError or DeviceError.
+        With `ahead`, and where several can be in flight, as many more are read, and decoded as streams come
+        free. Raises CorruptError, MismatchError, OutOfMemoryError or DeviceError.
         """
-        content = segment.content if segment.model is None else self._decode_blocks(segment, segment.model)
-        self._reader.accept(segment, content)
+        current = self._current
+        if current is None:
+            raise RuntimeError("decode needs a segment")
+        self._submit(current)
+        if ahead and self.streams > 1:
+            self._decode_ahead()
+        content = current.segment.content if current.job is None else self._scheduler.wait(current.job)
+        current.content.accept(current.segment, content)
+        self._current = None
         self.bytes_out += len(content)
-        self._report(0, 0)
+        self._report()
         return content
 
-    def _decode_blocks(self, segment: Segment, model: ModelSettings) -> bytearray:
-        from .engine import decode_segment, pick_device
+    def check(self) -> None:
+        """Raise what has ended the work on the segments ahead, if it is no fault of the input."""
+        self._scheduler.check()
 
-        done = 0
+    def stop(self) -> None:
+        """End what is in flight; return when no thread is left. What was read ahead can still be decoded."""
+        self._scheduler.stop()
+        for entry in self._ahead:
+            if isinstance(entry, _ReadSegment):
+                entry.job = None
+        if self._current is not None:
+            self._current.job = None
 
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            # The segment has been read as a whole, but only its decoding takes time.
-            self._report(segment.length * done // segment.size - segment.length, done)
+    def _decode_ahead(self) -> None:
+        for entry in list(self._ahead):
+            if isinstance(entry, _ReadSegment):
+                self._submit(entry)
+        while self.segments_ahead < self.streams and self.read_ahead(submit=True):
+            pass
 
-        device = pick_device(self._device)
-        return decode_segment(segment.blocks, segment.size, model, segment.lanes, device, advance)
+    def _submit(self, entry: _ReadSegment) -> None:
+        segment = entry.segment
+        model = segment.model
+        if model is None or entry.job is not None:
+            return
 
-    def _report(self, further_in: int, further_out: int) -> None:
+        def decode(job: Job[bytearray], device: str) -> bytearray:
+            from .engine import decode_segment
+
+            return decode_segment(
+                segment.blocks, segment.size, model, segment.lanes, device, job.advance, self._profile
+            )
+
+        entry.job = Job(decode, model, segment.lanes, segment.size)
+        try:
+            self._scheduler.submit(entry.job)
+        except BaseException:
+            entry.job = None
+            raise
+
+    def _report(self) -> None:
         if self._progress:
-            self._progress(self.bytes_in + further_in, self.bytes_out + further_out)
+            entries = [entry for entry in (self._current, *self._ahead) if isinstance(entry, _ReadSegment)]
+            done = [entry.job.done if entry.job else 0 for entry in entries]
+            # A segment is read as a whole, but only its decoding takes time.
+            coming = sum(
+                entry.segment.length * (entry.segment.size - of_it) // entry.segment.size
+                for entry, of_it in zip(entries, done, strict=True)
+            )
+            self._progress(self._read_so_far - coming, self.bytes_out + sum(done))

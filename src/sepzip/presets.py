@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_LEVEL",
     "LEVELS",
     "MOST_LANES",
+    "MOST_SEGMENT",
     "NETWORKS",
     "NUMERICS_VERSION",
     "ModelSettings",
@@ -24,6 +25,9 @@ NUMERICS_VERSION = 1
 """The set of exact operations (docs/numerics.md) that new frames are made with."""
 
 MOST_LANES = 1 << 16
+
+MOST_SEGMENT = 1 << 30
+"""The most bytes of content that a segment can have."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,12 @@ def resolve(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
 ) -> Preset:
-    """Return the preset for a level, or for a named network, with its lanes and SEB as asked.
+    """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    Raises UsageError for a level outside 1 to 9, a name that is not in NETWORKS, or lanes below 1.
+    Raises UsageError for a level outside 1 to 9, a name that is not in NETWORKS, or lanes or a segment size
+    that the format does not have.
     """
     if network is not None:
         if network not in NETWORKS:
@@ -155,4 +161,8 @@ def resolve(
         if not 1 <= lanes <= MOST_LANES:
             raise UsageError(f"lanes must be from 1 to {MOST_LANES}, not {lanes}")
         preset = replace(preset, lanes=lanes, bytes_per_lane=1)
+    if segment_size is not None:
+        if not 1 <= segment_size <= MOST_SEGMENT:
+            raise UsageError(f"the segment size must be from 1 to {MOST_SEGMENT} bytes, not {segment_size}")
+        preset = replace(preset, segment_size=segment_size)
     return preset

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 from .coder import coders_for
 from .errors import CorruptError
-from .presets import MOST_LANES, ModelSettings
+from .presets import MOST_LANES, MOST_SEGMENT, ModelSettings
 from .wire import ByteSink, ByteSource, varint
 
 __all__ = [
     "CODED",
-    "MOST_SEGMENT",
     "STORED",
     "CodedBlock",
     "Segment",
@@ -23,9 +22,6 @@ __all__ = [
     "write_coded",
     "write_stored",
 ]
-
-MOST_SEGMENT = 1 << 30
-"""The most bytes of content that a segment can have."""
 
 STORED, CODED = 1, 2
 _BLOCK, _SEGMENT_END = 3, 4
@@ -50,11 +46,12 @@ class CodedBlock(NamedTuple):
 class Segment:
     """A segment as it lies in a frame, the checksums of its blocks already compared.
 
-    `size` is the bytes of its content, `length` those of its record in the frame. A stored segment has no
-    model, 0 lanes, and its content in `content`; a coded one has its blocks in `blocks`. Skipped payloads
-    leave both empty.
+    `name` is what errors call it, `size` the bytes of its content, `length` those of its record in the
+    frame. A stored segment has no model, 0 lanes, and its content in `content`; a coded one has its blocks
+    in `blocks`. Skipped payloads leave both empty.
     """
 
+    name: str
     model: ModelSettings | None
     size: int
     lanes: int
@@ -133,7 +130,8 @@ def _read_stored(source: ByteSource, start: int, name: str, skip: bool) -> Segme
         content += _read_payload(source, length, name, skip)
         left -= length
     content_check = _read_end(source, name)
-    return Segment(None, size, 0, source.position - start, block_count, content_check, content, [])
+    length = source.position - start
+    return Segment(name, None, size, 0, length, block_count, content_check, content, [])
 
 
 def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str, skip: bool) -> Segment:
@@ -163,9 +161,8 @@ def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str,
         symbols_left -= symbols
         payload_left -= length
     content_check = _read_end(source, name)
-    return Segment(
-        model, size, lanes, source.position - start, block_count, content_check, bytearray(), blocks
-    )
+    length = source.position - start
+    return Segment(name, model, size, lanes, length, block_count, content_check, bytearray(), blocks)
 
 
 def _read_payload(source: ByteSource, length: int, name: str, skip: bool) -> bytes:

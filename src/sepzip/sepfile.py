@@ -9,7 +9,8 @@ from pickle import PickleBuffer
 from typing import IO, TYPE_CHECKING, Any, Literal, cast, overload
 
 from .content import ContentReader
-from .pipeline import Compressor, decompress_stream, segment_size
+from .devices import Resources
+from .pipeline import Compressor, bytes_a_segment, decompress_stream
 from .presets import resolve
 
 if TYPE_CHECKING:
@@ -27,50 +28,68 @@ def compress(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
+    streams: int | None = None,
+    memory_limit: int | None = None,
 ) -> bytes:
     """Return `data`, any object with a buffer, as one frame.
 
     `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off; `lanes` is the
-    most lanes of a segment; `device` is "auto", "cpu", "cuda" or "cuda:N". Raises UsageError, DeviceError or
-    OutOfMemoryError.
+    most lanes of a segment and `segment_size` its most bytes. `device` is "auto", "cpu", "cuda" for all CUDA
+    devices, or "cuda:1" or "cuda:0,1" for some. `streams` segments are in flight on each device, fewer where
+    they do not fit into its memory or into `memory_limit` bytes of it; what comes out does not depend on how
+    many. Raises UsageError, DeviceError or OutOfMemoryError.
     """
-    preset = resolve(level, network, semantics, lanes)
+    preset = resolve(level, network, semantics, lanes, segment_size)
+    resources = Resources(device, streams, memory_limit)
     view = _byte_view(data)
     sink = io.BytesIO()
-    compressor = Compressor(sink, preset, device)
-    most = segment_size(preset, len(view))
-    for start in range(0, len(view), most):
-        compressor.add(view[start : start + most], last=start + most >= len(view))
-    compressor.finish()
+    compressor = Compressor(sink, preset, resources)
+    most = bytes_a_segment(preset, len(view))
+    try:
+        for start in range(0, len(view), most):
+            compressor.add(view[start : start + most], last=start + most >= len(view))
+        compressor.finish()
+    finally:
+        compressor.stop()
     return sink.getvalue()
 
 
-def decompress(data: ReadableBuffer, *, device: str = "auto") -> bytes:
-    """Return the content of all frames in `data`, any object with a buffer.
+def decompress(
+    data: ReadableBuffer,
+    *,
+    device: str = "auto",
+    streams: int | None = None,
+    memory_limit: int | None = None,
+) -> bytes:
+    """Return the content of all frames in `data`, any object with a buffer; the rest is as in `compress`.
 
     Raises the errors of FormatError, MismatchError, OutOfMemoryError or DeviceError.
     """
+    source = io.BytesIO(data if isinstance(data, bytes) else _byte_view(data))
     sink = io.BytesIO()
-    decompress_stream(io.BytesIO(data if isinstance(data, bytes) else _byte_view(data)), sink, device)
+    decompress_stream(source, sink, device, streams=streams, memory_limit=memory_limit)
     return sink.getvalue()
 
 
 def _byte_view(data: ReadableBuffer) -> memoryview:
     """Return the bytes of a buffer in its logical order, without a copy where they lie so in memory."""
-    view = memoryview(data)
-    return PickleBuffer(view).raw() if view.c_contiguous else memoryview(view.tobytes())
+    with memoryview(data) as view:
+        # Not of the view: Python 3.11 crashes where it collects a view that another view was made from.
+        return PickleBuffer(data).raw() if view.c_contiguous else memoryview(view.tobytes())
 
 
 class SepFile(io.BufferedIOBase):
     """A `.sep` file that is read or written as if it were its content.
 
     `filename` is a path, opened and closed here, or a binary file object, which stays open. Modes are r, w, x
-    and a, with or without b; a adds a frame to those that are there. The settings are those of `compress` and
-    count for writing only. A segment is coded when it is full or the file is closed: until then what is
-    written waits in memory, at most one segment, and `flush` does not hasten it. Where an exception leaves
-    the `with` block, or a write fails, the file is closed without the frame's end, so that reading it raises
-    TruncatedError and no partial content passes for a whole one.
+    and a, with or without b; a adds a frame to those that are there. The settings are those of `compress`;
+    all but `device`, `streams` and `memory_limit` count for writing only. A segment is coded when it is full
+    or the file is closed: until then what is written waits in memory, at most one segment, and `flush` does
+    not hasten it. With several streams, those in flight are in memory as well, written or read ahead. Where
+    an exception leaves the `with` block, or a write fails, the file is closed without the frame's end, so
+    that reading it raises TruncatedError and no partial content passes for a whole one.
     """
 
     _file: IO[bytes] | None = None
@@ -84,14 +103,18 @@ class SepFile(io.BufferedIOBase):
         network: str | None = None,
         semantics: bool = True,
         lanes: int | None = None,
+        segment_size: int | None = None,
         device: str = "auto",
+        streams: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         """Open `filename`; raises OSError as the built-in open does, ValueError for a mode, or UsageError."""
         action = mode.replace("b", "", 1)
         if action not in ("r", "w", "x", "a"):
             raise ValueError(f"invalid mode {mode!r}: it must be r, w, x or a, with or without b")
         # Wrong settings must be found before opening empties a file.
-        preset = resolve(level, network, semantics, lanes)
+        preset = resolve(level, network, semantics, lanes, segment_size)
+        resources = Resources(device, streams, memory_limit)
         self._owns_file = isinstance(filename, str | bytes | os.PathLike)
         if self._owns_file:
             path = cast("StrOrBytesPath", filename)
@@ -105,10 +128,10 @@ class SepFile(io.BufferedIOBase):
         self._reader: io.BufferedReader | None = None
         self._compressor: Compressor | None = None
         if action == "r":
-            self._reader = io.BufferedReader(ContentReader(file, device))
+            self._reader = io.BufferedReader(ContentReader(file, resources))
         else:
-            self._compressor = Compressor(file, preset, device)
-            self._segment_size = segment_size(preset, None)
+            self._compressor = Compressor(file, preset, resources)
+            self._segment_size = bytes_a_segment(preset, None)
             self._pending = bytearray()
         self._file = file
 
@@ -231,6 +254,8 @@ class SepFile(io.BufferedIOBase):
         self._pending = bytearray()
         if self._reader is not None:
             self._reader.close()
+        if self._compressor is not None:
+            self._compressor.stop()
         if file is not None and self._owns_file:
             file.close()
 
@@ -281,7 +306,10 @@ def open(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
+    streams: int | None = None,
+    memory_limit: int | None = None,
     encoding: None = None,
     errors: None = None,
     newline: None = None,
@@ -297,7 +325,10 @@ def open(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
+    streams: int | None = None,
+    memory_limit: int | None = None,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -312,7 +343,10 @@ def open(
     network: str | None = None,
     semantics: bool = True,
     lanes: int | None = None,
+    segment_size: int | None = None,
     device: str = "auto",
+    streams: int | None = None,
+    memory_limit: int | None = None,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -333,7 +367,10 @@ def open(
         network=network,
         semantics=semantics,
         lanes=lanes,
+        segment_size=segment_size,
         device=device,
+        streams=streams,
+        memory_limit=memory_limit,
     )
     if not text:
         return binary

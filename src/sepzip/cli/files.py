@@ -7,11 +7,14 @@ import json
 import os
 import stat
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from ..errors import SepError
+from ..profile import Profile, Report
 from .messages import Messages, explain, is_terminal, printable
 from .options import STANDARD_STREAM, Mode, Options
 from .output import OutputFile, RefusedError
+from .profiles import fitting_streams, profile_json, profile_table
 from .sources import Source, find_sources, output_name
 from .stdout import print_result, standard_output
 from .transfer import Transfer, Transferred
@@ -27,7 +30,7 @@ class Worker:
     def __init__(self, options: Options, messages: Messages) -> None:
         self._options = options
         self._messages = messages
-        self._transfer = Transfer(options, messages)
+        self._profiles: list[tuple[str, Report]] = []
         self._has_failed = False
         self._output: OutputFile | None = None
 
@@ -37,6 +40,30 @@ class Worker:
         Raises BrokenPipeError where nobody reads standard output any more. Leaves nothing half made,
         even where KeyboardInterrupt ends it at any moment, provided that it is raised only once.
         """
+        if self._options.profile is None:
+            return self._work_on_all()
+        output = OutputFile(self._options.profile, overwrite=self._options.force, like=None)
+        try:
+            return self._work_on_all_with_profile(self._options.profile, output)
+        finally:
+            output.discard()
+
+    def _work_on_all_with_profile(self, name: str, output: OutputFile) -> int:
+        try:
+            # Opened at once: after hours of work it would be too late to hear that it cannot be.
+            stream = output.__enter__()
+        except (OSError, SepError) as error:
+            self._failed(name, error)
+            return int(self._has_failed)
+        self._work_on_all()
+        try:
+            stream.write(profile_json(self._profiles).encode())
+            output.publish()
+        except OSError as error:
+            self._failed(name, error)
+        return int(self._has_failed)
+
+    def _work_on_all(self) -> int:
         results: list[dict[str, object]] = []
         try:
             for source in find_sources(self._options, self._failed):
@@ -63,40 +90,48 @@ class Worker:
         self._has_failed = True
 
     def _work(self, source: Source) -> Transferred:
+        profile = Profile()
+        transfer = Transfer(self._options, self._messages, profile)
         if not source.is_stdin and stat.S_ISDIR(os.stat(source.path).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), source.path)
         if self._options.mode is Mode.TEST:
             with self._opened(source) as stream:
-                done = self._transfer.decompress("test", source.name, stream, None)
-            self._report(source, done, "whole")
+                done = transfer.decompress("test", source.name, stream, None)
+            self._report(source, done, "whole", profile.report())
             return done
         target = output_name(source, self._options)
         with self._opened(source) as stream:
             if target is None:
-                done = self._to_standard_output(source, stream)
+                done = self._to_standard_output(transfer, source, stream)
             else:
-                done = self._to_file(source, stream, target)
+                done = self._to_file(transfer, source, stream, target)
         into = "standard output" if target is None else printable(target)
-        self._report(source, done, f"to {into}, verified" if self._options.verify else f"to {into}")
+        outcome = f"to {into}, verified" if self._options.verify else f"to {into}"
+        self._report(source, done, outcome, profile.report())
         return done
 
-    def _report(self, source: Source, done: Transferred, outcome: str) -> None:
+    def _report(self, source: Source, done: Transferred, outcome: str, report: Report) -> None:
         sizes = [done.compressed, done.uncompressed]
         if self._options.mode is Mode.COMPRESS:
             sizes.reverse()
         before, after = sizes
         self._messages.result(f"{before} => {after} bytes, {done}, {outcome}", source.name)
+        for line in fitting_streams(report):
+            self._messages.detail(line, 1)
+        for line in profile_table(report):
+            self._messages.detail(line, 2)
+        self._profiles.append((source.path, report))
 
     def _opened(self, source: Source) -> BinaryIO:
         if not source.is_stdin:
-            return open(source.path, "rb", buffering=_READ_AT_ONCE)
+            return _opened_for_reading(source.path)
         if sys.stdin is None:
             raise RefusedError("is closed; name a file")
         if self._options.mode is not Mode.COMPRESS and is_terminal(sys.stdin) and not self._options.force:
             raise RefusedError("is a terminal, and compressed data is not typed; name a file, or pipe one in")
-        return open(sys.stdin.fileno(), "rb", buffering=_READ_AT_ONCE, closefd=False)
+        return _opened_for_reading(sys.stdin.fileno())
 
-    def _to_standard_output(self, source: Source, stream: BinaryIO) -> Transferred:
+    def _to_standard_output(self, transfer: Transfer, source: Source, stream: BinaryIO) -> Transferred:
         force = self._options.force
         if self._options.mode is Mode.COMPRESS and is_terminal(sys.stdout) and not force:
             raise RefusedError(
@@ -104,11 +139,11 @@ class Worker:
             )
         sink = standard_output(text_only=not force)
         _refuse_same_file(os.fstat(stream.fileno()), os.fstat(sys.stdout.fileno()))
-        done = self._code(source, stream, sink)
+        done = self._code(transfer, source, stream, sink)
         sink.flush()
         return done
 
-    def _to_file(self, source: Source, stream: BinaryIO, target: str) -> Transferred:
+    def _to_file(self, transfer: Transfer, source: Source, stream: BinaryIO, target: str) -> Transferred:
         status = os.fstat(stream.fileno())
         overwrite = self._options.force
         if os.path.exists(target):
@@ -121,20 +156,28 @@ class Worker:
         self._output = output
         with output as sink:
             if not self._options.verify:
-                done = self._code(source, stream, sink)
+                done = self._code(transfer, source, stream, sink)
             elif output.temporary is None:
                 raise RefusedError("--verify reads the output back; name one with -o that is a regular file")
             else:
-                done = self._transfer.compress_verified(source.name, stream, sink, output.temporary)
+                done = transfer.compress_verified(source.name, stream, sink, output.temporary)
             output.publish()
         if self._options.remove:
             _remove(source, status)
         return done
 
-    def _code(self, source: Source, stream: BinaryIO, sink: BinaryIO) -> Transferred:
+    def _code(self, transfer: Transfer, source: Source, stream: BinaryIO, sink: BinaryIO) -> Transferred:
         if self._options.mode is Mode.COMPRESS:
-            return self._transfer.compress(source.name, stream, sink)
-        return self._transfer.decompress("decompress", source.name, stream, sink)
+            return transfer.compress(source.name, stream, sink)
+        return transfer.decompress("decompress", source.name, stream, sink)
+
+
+def _opened_for_reading(file: str | int) -> BinaryIO:
+    closes = isinstance(file, str)
+    if stat.S_ISREG(os.stat(file).st_mode):
+        return open(file, "rb", buffering=_READ_AT_ONCE, closefd=closes)
+    # Raw, a pipe can be asked whether there is something to read, before the wait for it.
+    return cast("BinaryIO", open(file, "rb", buffering=0, closefd=closes))
 
 
 def _refuse_same_file(source: os.stat_result, target: os.stat_result) -> None:

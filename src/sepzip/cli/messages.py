@@ -61,18 +61,19 @@ def is_terminal(stream: TextIO | None) -> bool:
 class Messages:
     """Standard error as the command uses it: always for errors, and as far as it was asked for the rest.
 
-    `quiet` and `verbose` are the options of these names; `shares_terminal` says that the output itself
-    goes to a terminal, where messages would mix with it.
+    `quiet` is the option of this name, `verbosity` how often -v was given; `shares_terminal` says that the
+    output itself goes to a terminal, where messages would mix with it.
     """
 
     def __init__(
-        self, program: str, *, quiet: bool = False, verbose: bool = False, shares_terminal: bool = False
+        self, program: str, *, quiet: bool = False, verbosity: int = 0, shares_terminal: bool = False
     ) -> None:
         self._program = program
         self._quiet = quiet
         self.shows_progress = is_terminal(sys.stderr) and not quiet and not shares_terminal
         """Whether there is a terminal to show progress on, and a user who wants it."""
-        self._shows_results = verbose or self.shows_progress
+        self._shows_results = verbosity > 0 or self.shows_progress
+        self._verbosity = verbosity
 
     def error(self, text: str, name: str | None = None) -> None:
         """Print why something was not done; this is never silenced."""
@@ -82,6 +83,11 @@ class Messages:
         """Print what came of one file, on a terminal or where it was asked for."""
         if self._shows_results:
             _print(f"{printable(name)}: {text}")
+
+    def detail(self, text: str, verbosity: int) -> None:
+        """Print a further line about a file where -v was given `verbosity` times at least."""
+        if self._verbosity >= verbosity:
+            _print(f"  {text}")
 
     def confirms(self, question: str) -> bool:
         """Return whether the user, asked on the terminal, says yes; False where there is nobody to ask."""

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 import click
 
 from .. import __version__
+from ..devices import Resources
 from ..errors import UsageError
+from ..memory import Share
 from ..presets import DEFAULT_LEVEL, LEVELS, NETWORKS, Preset, resolve
 from .messages import is_terminal
+from .sizes import read_limit, read_size
 
 __all__ = ["STANDARD_STREAM", "Mode", "Options", "read_arguments"]
 
 STANDARD_STREAM = "-"
 """The name of standard input among the files, and of standard output after -o."""
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+(,\d+)*)?", re.ASCII)
 
 
 class Mode(enum.Enum):
@@ -39,7 +42,7 @@ class Options:
     files: tuple[str, ...]
     mode: Mode
     preset: Preset
-    device: str
+    resources: Resources
     to_stdout: bool
     output: str | None
     force: bool
@@ -47,8 +50,9 @@ class Options:
     recursive: bool
     verify: bool
     quiet: bool
-    verbose: bool
+    verbosity: int
     json: bool
+    profile: str | None
 
     @property
     def writes_stdout(self) -> bool:
@@ -121,10 +125,21 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
 @click.option("--network", metavar="NAME", help=f"Instead of a level: {', '.join(sorted(NETWORKS))}.")
 @click.option("--no-seb", is_flag=True, help="Leave out the semantics enhancement block.")
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
-@click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")
+@click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N or cuda:N,M.")
+@click.option("--streams", type=int, metavar="N", help="Segments in flight on each device.")
+@click.option(
+    "-M",
+    "--memory",
+    "memory_limit",
+    metavar="SIZE",
+    type=read_limit,
+    help="Most memory to take of each device, such as 2GiB or 50%.",
+)
+@click.option("--profile", metavar="FILE", help="Write where the time went to FILE, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="With -l and -t: print one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print a line for each file, off a terminal too.")
+@click.option("-v", "--verbose", count=True, help="Print a line a file; twice, where its time went too.")
 @click.version_option(__version__, "-V", "--version", prog_name="sep", message="%(prog)s %(version)s")
 def _command(
     files: tuple[str, ...],
@@ -141,10 +156,14 @@ def _command(
     network: str | None,
     no_seb: bool,
     lanes: int | None,
+    segment: int | None,
     device: str,
+    streams: int | None,
+    memory_limit: int | Share | None,
+    profile: str | None,
     as_json: bool,
     quiet: bool,
-    verbose: bool,
+    verbose: int,
     level: int | None = None,
 ) -> Options:
     """Compress or decompress files with a neural network that learns while it codes.
@@ -160,6 +179,7 @@ def _command(
         "--network": network is not None,
         "--no-seb": no_seb,
         "--lanes": lanes is not None,
+        "--segment": segment is not None,
         "--verify": verify,
     }
     writes = mode in (Mode.COMPRESS, Mode.DECOMPRESS)
@@ -167,7 +187,7 @@ def _command(
     refusals = {
         "give a file, or pipe data in": not files and is_terminal(sys.stdin),
         "-l and -t exclude each other": listing and test,
-        "-q and -v exclude each other": quiet and verbose,
+        "-q and -v exclude each other": quiet and verbose > 0,
         "-k and --rm exclude each other": keep and remove,
         "-o and -c exclude each other": output is not None and to_stdout,
         "-o names one output: give it one file": output is not None and (len(files) > 1 or recursive),
@@ -180,7 +200,9 @@ def _command(
             verify and (to_stdout or (from_stdin and output is None))
         ),
         "-l reads no standard input: name a file": listing and from_stdin,
-        f"--device is auto, cpu, cuda or cuda:N, not {device!r}": not _DEVICE.fullmatch(device),
+        "--profile is for what takes time: leave out -l": profile is not None and listing,
+        "--profile names a file": profile == STANDARD_STREAM,
+        f"--device is auto, cpu, cuda, cuda:N or cuda:N,M, not {device!r}": not _DEVICE.fullmatch(device),
     }
     for name, given in how_to_code.items():
         refusals[f"{name} is for compressing"] = given and mode is not Mode.COMPRESS
@@ -190,8 +212,8 @@ def _command(
     return Options(
         files=files or (STANDARD_STREAM,),
         mode=mode,
-        preset=resolve(level, network, not no_seb, lanes),
-        device=device,
+        preset=resolve(level, network, not no_seb, lanes, segment),
+        resources=Resources(device, streams, memory_limit),
         to_stdout=to_stdout,
         output=output,
         force=force,
@@ -199,6 +221,7 @@ def _command(
         recursive=recursive,
         verify=verify,
         quiet=quiet,
-        verbose=verbose,
+        verbosity=verbose,
         json=as_json,
+        profile=profile,
     )

@@ -31,7 +31,10 @@ def main(program: str, arguments: Sequence[str]) -> int:
                 return 0
             shares_terminal = options.writes_stdout and is_terminal(sys.stdout)
             messages = Messages(
-                program, quiet=options.quiet, verbose=options.verbose, shares_terminal=shares_terminal
+                program,
+                quiet=options.quiet,
+                verbosity=options.verbosity,
+                shares_terminal=shares_terminal,
             )
             if options.mode is Mode.LIST:
                 return list_files(options, messages)

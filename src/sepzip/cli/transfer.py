@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 from ..errors import CorruptError, FormatError, MismatchError
 from ..frame import read_summary
 from ..pipeline import compress_stream, decompress_stream
+from ..profile import Profile
 from .digests import DigestReader, DigestWriter
 from .messages import Messages, printable
 from .options import Options
@@ -32,11 +33,15 @@ class Transferred(NamedTuple):
 
 
 class Transfer:
-    """Compresses and decompresses between open streams, as the options say; `name` is what progress shows."""
+    """Compresses and decompresses between open streams, as the options say; `name` is what progress shows.
 
-    def __init__(self, options: Options, messages: Messages) -> None:
+    `profile` counts where the time goes.
+    """
+
+    def __init__(self, options: Options, messages: Messages, profile: Profile) -> None:
         self._options = options
         self._messages = messages
+        self._profile = profile
 
     def compress(self, name: str, source: BinaryIO, sink: BinaryIO) -> Transferred:
         """Compress all of `source` into `sink`."""
@@ -64,10 +69,19 @@ class Transfer:
         self, name: str, source: BinaryIO, reader: BinaryIO | DigestReader, sink: BinaryIO
     ) -> Transferred:
         size = _size_ahead(source)
+        resources = self._options.resources
         started = time.monotonic()
         with self._progress("compress", name, size) as report:
             sizes = compress_stream(
-                reader, sink, self._options.preset, self._options.device, progress=report, size=size
+                reader,
+                sink,
+                self._options.preset,
+                resources.device,
+                streams=resources.streams,
+                memory_limit=resources.memory_limit,
+                progress=report,
+                size=size,
+                profile=self._profile,
             )
         return Transferred(*sizes, time.monotonic() - started)
 
@@ -75,10 +89,19 @@ class Transfer:
         self, action: str, name: str, source: BinaryIO, sink: BinaryIO | DigestWriter | None
     ) -> Transferred:
         """Decompress all of `source` into `sink`, if there is one; `action` is what progress calls it."""
+        resources = self._options.resources
         started = time.monotonic()
         total, known_ratio = self._look_ahead(source)
         with self._progress(action, name, total, known_ratio) as report:
-            compressed, uncompressed = decompress_stream(source, sink, self._options.device, progress=report)
+            compressed, uncompressed = decompress_stream(
+                source,
+                sink,
+                resources.device,
+                streams=resources.streams,
+                memory_limit=resources.memory_limit,
+                progress=report,
+                profile=self._profile,
+            )
         return Transferred(uncompressed, compressed, time.monotonic() - started)
 
     def _look_ahead(self, source: BinaryIO) -> tuple[int | None, float | None]:

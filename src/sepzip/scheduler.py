@@ -1,0 +1,281 @@
+"""Segments in flight: each is coded by a thread of its own, on a device that has a stream and memory for it.
+
+The calling thread does all reading and writing, so that an interrupt finds it there and nothing else can be
+left waiting for a pipe; what it does overlaps with the coding. It learns of the threads by an event, they of
+it whenever they report how far they are.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Generic, TypeVar
+
+from .devices import Resources, pick_devices, streams_on
+from .errors import FormatError, MismatchError
+from .memory import Ledger, memory_needed
+from .presets import ModelSettings
+from .profile import Profile
+
+__all__ = ["Job", "Scheduler"]
+
+Result = TypeVar("Result")
+
+
+class _Stopped(BaseException):
+    """Ends the coding of a segment that nobody waits for any more; it never leaves this module."""
+
+
+class Job(Generic[Result]):
+    """The coding of one segment: how far it is, and in the end its result or the error that ended it.
+
+    `work` is called with the job itself and the device. `done` counts the bytes of content that are coded,
+    `written` the bytes that came of them, if `work` keeps it.
+    """
+
+    def __init__(
+        self, work: Callable[[Job[Result], str], Result], model: ModelSettings, lanes: int, size: int
+    ) -> None:
+        self.done = 0
+        self.written = 0
+        self.error: BaseException | None = None
+        self.is_finished = False
+        self.is_cancelled = False
+        self.needs = model, lanes, size
+        self.memory = memory_needed(model, lanes, size)
+        self.thread: threading.Thread | None = None
+        self._work: Callable[[Job[Result], str], Result] | None = work
+        self._results: list[Result] = []
+        self._advanced: Callable[[Job[Any], int], None] | None = None
+
+    def advance(self, count: int) -> None:
+        """Count further bytes as done; ends the work, by an exception, where it is no longer wanted."""
+        self.done += count
+        if self._advanced is not None:
+            self._advanced(self, count)
+
+    def run(self, device: str, advanced: Callable[[Job[Any], int], None]) -> None:
+        """Do the work; `advanced` is called whenever it has got on."""
+        work, self._work = self._work, None
+        if work is None:
+            raise RuntimeError("a job runs once")
+        self._advanced = advanced
+        self._results.append(work(self, device))
+
+    def result(self) -> Result:
+        """Return what came of the work, or raise the error that ended it, once."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                # An error knows the frames that it comes through, and so all that is in them: if one of them
+                # knew the error, only the garbage collector would free it.
+                del error
+        if not self._results:
+            raise RuntimeError("the job was ended before it had a result")
+        return self._results[0]
+
+
+class Scheduler:
+    """Runs jobs, as many at a time as the devices have streams and memory for, begun in their order.
+
+    Where an error other than FormatError and MismatchError ends a job, whatever is called next raises it:
+    those two are a fault of the input, and raised in its order by `wait`. `progressed` is called, by the
+    calling thread, when jobs have got on. Without `overlap`, a single stream needs no thread: the job runs
+    inside `submit`, which raises its error.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        *,
+        overlap: bool,
+        progressed: Callable[[], None] | None = None,
+        profile: Profile | None = None,
+    ) -> None:
+        self.streams = 1
+        """The jobs that can be in flight, on all devices together; 1 until the first one is submitted."""
+        self._resources = resources
+        self._overlap = overlap
+        self._progressed = progressed
+        self._profile = profile
+        # Only the calling thread takes jobs out.
+        self._jobs: list[Job[Any]] = []
+        self._events: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_woken = False
+        self._lock = threading.Lock()
+        # What follows is the lock's.
+        self._ledgers: dict[str, tuple[int, Ledger]] = {}
+        self._waiting: deque[Job[Any]] = deque()
+        self._fatal: BaseException | None = None
+        self._is_ending = False
+
+    def submit(self, job: Job[Any]) -> None:
+        """Run a job as soon as there is a stream and memory for it.
+
+        Raises DeviceError if the devices are not there.
+        """
+        if not self._ledgers:
+            self._open_devices()
+        if self.streams == 1 and not self._overlap:
+            self._run_here(job)
+            return
+        self._jobs.append(job)
+        with self._lock:
+            self._waiting.append(job)
+            self._start_waiting()
+
+    def wait(self, job: Job[Result]) -> Result:
+        """Return a job's result when it is there, or raise its error, or the one that ended all."""
+        while True:
+            self.check()
+            if job.is_finished:
+                break
+            self._events.get()
+        if job in self._jobs:
+            self._jobs.remove(job)
+        if job.thread is not None:
+            job.thread.join()
+        return job.result()
+
+    def check(self) -> None:
+        """Report progress, and raise the error that has ended all, if there is one."""
+        while not self._events.empty():
+            self._events.get()
+        # From here on, whatever changes sends another event.
+        self._is_woken = False
+        if self._progressed is not None:
+            self._progressed()
+        if self._fatal is not None:
+            error, self._fatal = self._fatal, None
+            try:
+                raise error
+            finally:
+                # As in Job.result.
+                del error
+
+    def cancel(self, job: Job[Any]) -> None:
+        """Let a job end at its next report, or never begin: nobody waits for it."""
+        job.is_cancelled = True
+        # Those that have ended meanwhile are forgotten, whatever they ended with.
+        self._jobs = [other for other in self._jobs if not (other.is_cancelled and other.is_finished)]
+
+    def stop(self) -> None:
+        """End all jobs and return when no thread is left; then others may be submitted."""
+        with self._lock:
+            self._waiting.clear()
+            for job in self._jobs:
+                job.is_cancelled = True
+        for job in self._jobs:
+            # An interrupt may have come between making a thread and starting it.
+            if job.thread is not None and job.thread.ident is not None:
+                job.thread.join()
+        self._jobs.clear()
+        self._ledgers = {}
+        self._fatal = None
+        self._is_ending = False
+
+    def _open_devices(self) -> None:
+        ledgers = {}
+        for device in pick_devices(self._resources.device):
+            streams = streams_on(device, self._resources.streams)
+            ledgers[device] = streams, Ledger(device, self._resources.memory_limit)
+            if self._profile is not None:
+                self._profile.set_streams(device, streams)
+        self.streams = sum(streams for streams, _ in ledgers.values())
+        self._ledgers = ledgers
+
+    def _start_waiting(self) -> None:
+        """Start what can start, in order; the lock is held."""
+        while self._waiting:
+            job = self._waiting[0]
+            try:
+                device = None if job.is_cancelled else self._place(job)
+                if device is None and not job.is_cancelled:
+                    return
+                self._waiting.popleft()
+                if device is None:
+                    self._end(job)
+                    continue
+                job.thread = threading.Thread(target=self._run_in_thread, args=(job, device), name="sepzip")
+                job.thread.start()
+            except BaseException as error:
+                self._waiting.clear()
+                self._keep_error(job, error)
+                self._end(job)
+                return
+
+    def _place(self, job: Job[Any]) -> str | None:
+        """Return the device whose memory is now promised to the job, or None where it has to wait.
+
+        Raises OutOfMemoryError where it would wait for ever.
+        """
+        by_load = sorted(self._ledgers.items(), key=lambda item: item[1][1].in_flight)
+        for device, (streams, ledger) in by_load:
+            if ledger.in_flight >= streams:
+                continue
+            if ledger.admit(job.memory):
+                return device
+            if self._profile is not None and ledger.in_flight:
+                self._profile.set_fitting(device, ledger.in_flight, ledger.room)
+        if any(ledger.in_flight for _, ledger in self._ledgers.values()):
+            return None
+        roomiest = max((ledger for _, ledger in self._ledgers.values()), key=lambda ledger: ledger.room or 0)
+        raise roomiest.refusal(*job.needs)
+
+    def _run_here(self, job: Job[Any]) -> None:
+        device = self._place(job)
+        if device is None:
+            raise RuntimeError("the only stream is taken")
+        try:
+            self._run(job, device, self._advanced_here)
+        finally:
+            self._ledgers[device][1].release(job.memory)
+        job.is_finished = True
+
+    def _run_in_thread(self, job: Job[Any], device: str) -> None:
+        try:
+            self._run(job, device, self._advanced_in_thread)
+        except BaseException as error:
+            self._keep_error(job, error)
+        with self._lock:
+            self._ledgers[device][1].release(job.memory)
+            self._start_waiting()
+        self._end(job)
+
+    def _run(self, job: Job[Any], device: str, advanced: Callable[[Job[Any], int], None]) -> None:
+        with self._profile.working_on(device) if self._profile is not None else nullcontext():
+            job.run(device, advanced)
+
+    def _keep_error(self, job: Job[Any], error: BaseException) -> None:
+        if isinstance(error, _Stopped) or job.is_cancelled:
+            return
+        if isinstance(error, FormatError | MismatchError):
+            job.error = error
+        elif not self._is_ending:
+            self._fatal = error
+            self._is_ending = True
+
+    def _end(self, job: Job[Any]) -> None:
+        job.is_finished = True
+        self._wake()
+
+    def _advanced_here(self, job: Job[Any], count: int) -> None:
+        if count and self._progressed is not None:
+            self._progressed()
+
+    def _advanced_in_thread(self, job: Job[Any], count: int) -> None:
+        # A thread must not outlive the interpreter either, which waits for it at its end.
+        if job.is_cancelled or self._is_ending or not threading.main_thread().is_alive():
+            raise _Stopped
+        if count and self._progressed is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._is_woken:
+            self._is_woken = True
+            self._events.put(None)
