@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from conftest import TINY
-from sepzip.engine import Stepper, Truth
 from sepzip.exact.guard import ExactOnly, InexactOperationError
 from sepzip.model import Model
 from sepzip.presets import LEVELS, NETWORKS, ModelSettings
@@ -50,9 +49,14 @@ def test_lets_whole_numbers_through() -> None:
 
 def _run_guarded(settings: ModelSettings, lanes: int, steps: int) -> None:
     with torch.inference_mode(), ExactOnly():
-        source = Truth(lanes, CPU)
-        stepper = Stepper(Model(settings, lanes, CPU), source, CPU)
-        stepper.run(steps)
+        model = Model(settings, lanes, CPU)
+        symbols = torch.arange(lanes)
+        for _ in range(steps):
+            frequencies = model.predict()
+            frequencies.starts()
+            frequencies.intervals(symbols)
+            model.learn(symbols)
+        model.fingerprint()
 
 
 @pytest.mark.parametrize("level", [1, 3, 4])

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from kernels import DEVICE
 from torch import Tensor
 
+from kernels import DEVICE
 from sepzip.exact import functions
 from sepzip.exact.adam import adam
 from sepzip.exact.gelu import gelu
@@ -121,12 +121,12 @@ def _adam(weight, first, second, gradient, size, epsilon, count, BLOCK: tl.const
 def test_adam(numbers: Tensor) -> None:
     generator = torch.Generator().manual_seed(2)
     gradient = numbers.clamp(-1e15, 1e15)
-    state = [torch.randn(len(gradient), generator=generator), torch.zeros(len(gradient)), torch.zeros(len(gradient))]
+    count = len(gradient)
+    state = (torch.randn(count, generator=generator), torch.zeros(count), torch.zeros(count))
     fused = [part.clone().to(DEVICE) for part in state]
     for size in (0.01, 0.003):
         step_size = torch.tensor([size])
         adam(*state, gradient, step_size, 2.5e-9)
-        count = len(gradient)
         grid = (triton.cdiv(count, 1024),)
         _adam[grid](*fused, gradient.to(DEVICE), step_size.to(DEVICE), 2.5e-9, count, 1024, **elements.EXACT)
     for plain, other in zip(state, fused, strict=True):

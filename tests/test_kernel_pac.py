@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernels import DEVICE
 from torch import Tensor
 
+from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.kernels.update import Learner, Parameter
 from sepzip.exact.tape import ParameterNode, Tape

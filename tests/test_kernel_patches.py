@@ -34,13 +34,13 @@ class _Both:
         self.fused_state = tuple(part.clone().to(DEVICE) for part in self.state)
         self.position = torch.zeros(1, dtype=torch.int64, device=DEVICE)
         self.size = torch.zeros(1, device=DEVICE)
-        table, weight, bias, mask = (self._triple(name) for name in ("_table", "_weight", "_bias", "_mask"))
+        table, weight, bias, mask = (self._triple(name) for name in ("table", "weight", "bias", "mask"))
         self.fused = FusedSemantics(
             table,
             weight,
             bias,
             mask,
-            self.plain._kept.to(DEVICE),
+            self.plain.kept.to(DEVICE),
             SHARPNESS,
             settings.patch,
             history.to(DEVICE),

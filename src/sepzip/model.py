@@ -11,7 +11,7 @@ from .networks import base, pac
 from .optimizer import Adam
 from .presets import ModelSettings
 
-__all__ = ["Model"]
+__all__ = ["Model", "state_fingerprint"]
 
 _FINGERPRINT_CHUNK = 1 << 22
 
@@ -58,11 +58,16 @@ class Model:
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""
-        total = torch.zeros(1, dtype=torch.int64, device=self._steps.device)
-        weights = self._network.parameters.data
-        odd = 2 * torch.arange(min(weights.numel(), _FINGERPRINT_CHUNK), device=weights.device) + 1
-        for state in (weights, self._optimizer.first, self._optimizer.second):
-            for part in state.view(torch.int32).split(_FINGERPRINT_CHUNK):
-                # Wraps modulo 2^64, like every integer sum here, in any order.
-                total = total.mul_(0x9E3779B1).add_((part * odd[: len(part)]).sum())
-        return (total ^ (total >> 32)) & 0xFFFFFFFF
+        return state_fingerprint(self._network.parameters.data, self._optimizer.first, self._optimizer.second)
+
+
+def state_fingerprint(*states: Tensor) -> Tensor:
+    """Return 32 bits, int64 [1], that depend on every bit of these float32 vectors of one length."""
+    device = states[0].device
+    total = torch.zeros(1, dtype=torch.int64, device=device)
+    odd = 2 * torch.arange(min(states[0].numel(), _FINGERPRINT_CHUNK), device=device) + 1
+    for state in states:
+        for part in state.view(torch.int32).split(_FINGERPRINT_CHUNK):
+            # Wraps modulo 2^64, like every integer sum here, in any order.
+            total = total.mul_(0x9E3779B1).add_((part * odd[: len(part)]).sum())
+    return (total ^ (total >> 32)) & 0xFFFFFFFF

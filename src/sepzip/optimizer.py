@@ -31,7 +31,7 @@ class Adam:
         epsilon = _EPSILON * lanes
         self.epsilon = epsilon * epsilon / (1.0 - BETA2)
         sizes = _step_sizes(settings)
-        self._step_sizes = torch.tensor(sizes, dtype=torch.float32, device=parameters.device)
+        self.step_sizes = torch.tensor(sizes, dtype=torch.float32, device=parameters.device)
         self._last_step = len(sizes) - 1
 
     def update(self, step: torch.Tensor) -> None:
@@ -41,7 +41,7 @@ class Adam:
 
     def step_size(self, step: torch.Tensor) -> torch.Tensor:
         """Return the step size, float32 [1], of the update after `step` others."""
-        return self._step_sizes.index_select(0, step.clamp(max=self._last_step))
+        return self.step_sizes.index_select(0, step.clamp(max=self._last_step))
 
 
 def _step_sizes(settings: ModelSettings) -> list[float]:

@@ -29,7 +29,7 @@ class DeviceDecoder:
         self._words = torch.zeros(capacity, dtype=torch.int32, device=device)
         self._codes = torch.zeros(self.coders, dtype=torch.int64, device=device)
         self._ranges = torch.full((self.coders,), RANGE_FIRST, dtype=torch.int64, device=device)
-        self._next_word = torch.zeros(1, dtype=torch.int64, device=device)
+        self.next_word = torch.zeros(1, dtype=torch.int64, device=device)
         self._count = 0
 
     def load(self, payload: bytes) -> None:
@@ -46,7 +46,7 @@ class DeviceDecoder:
         codes = (words[: self.coders] << WORD_BITS) | words[self.coders : 2 * self.coders]
         self._codes.copy_(torch.from_numpy(codes))
         self._ranges.fill_(RANGE_FIRST)
-        self._next_word.fill_(2 * self.coders)
+        self.next_word.fill_(2 * self.coders)
 
     @property
     def words_left(self) -> int:
@@ -54,7 +54,7 @@ class DeviceDecoder:
 
         Waits for the steps before.
         """
-        return self._count - int(self._next_word.item())
+        return self._count - int(self.next_word.item())
 
     def step(self, starts: Tensor, history: Tensor, position: Tensor, context: int, active: int) -> None:
         """Find one symbol a lane and write them to row context + position[0] of `history`.
@@ -67,7 +67,7 @@ class DeviceDecoder:
             self._words,
             self._codes,
             self._ranges,
-            self._next_word,
+            self.next_word,
             history,
             position,
             context,
@@ -79,7 +79,7 @@ class DeviceEncoder:
     """Codes chunks of steps on the device and makes payloads of what it emits, block by block.
 
     A chunk is coded in two calls, so that the device runs the next chunk's steps while the host is at
-    this one's digits: `code` queues the work, `collect` waits for it. A block can end after any chunk.
+    this one's digits: `code` queues the work, `collect` waits for it. A block can end with any chunk.
     """
 
     def __init__(self, lanes: int, lanes_per_coder: int, chunk_steps: int, device: torch.device) -> None:
@@ -105,17 +105,23 @@ class DeviceEncoder:
         """Whether the block should end here, as far as collected."""
         return self._block.is_full
 
-    def code(self, starts: Tensor, frequencies: Tensor, steps: int, active_last: int) -> None:
+    def code(
+        self, starts: Tensor, frequencies: Tensor, steps: int, active_last: int, ends_block: bool
+    ) -> None:
         """Queue the coding of a chunk: the first `steps` rows, int32 [chunk steps, lanes].
 
         In the last of them only the first `active_last` lanes have a symbol. The current stream may
-        overwrite the rows afterwards. At most two chunks can wait to be collected.
+        overwrite the rows afterwards. At most two chunks can wait to be collected. Where the chunk ends a
+        block, the next one queued begins another; `finish_block` is due when it has been collected.
         """
         if not self._free:
             raise RuntimeError("two chunks were coded and not collected")
         encode_chunk(starts, frequencies, self._lows, self._ranges, self._digits, steps, active_last)
         copy = self._free.pop()
         copy.start(steps * self._groups)
+        if ends_block:
+            self._lows.zero_()
+            self._ranges.fill_(RANGE_FIRST)
         self._pending.append(copy)
 
     def collect(self) -> None:
@@ -130,14 +136,7 @@ class DeviceEncoder:
         self._free.append(copy)
 
     def finish_block(self) -> bytes:
-        """Return the payload of what was coded since the last block, and begin the next block.
-
-        Every chunk must have been collected. The coders are reset on the current stream.
-        """
-        if self._pending:
-            raise RuntimeError("a chunk was coded and not collected")
-        self._lows.zero_()
-        self._ranges.fill_(RANGE_FIRST)
+        """Return the payload of the block that the chunk collected last has ended."""
         payload = self._block.finish(self._low)
         self._low = np.zeros(self.coders, np.int64)
         return payload

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 
-__all__ = ["Front", "Network", "build", "register"]
+__all__ = ["Front", "Network", "build", "has_kernels", "kernels_of", "register"]
 
 
 class Front(Protocol):
@@ -38,11 +39,28 @@ class Network(Protocol):
 Builder = Callable[[ModelSettings, int, Parameters, Initialiser], Network]
 
 _builders: dict[str, Builder] = {}
+_kernels: dict[str, str] = {}
 
 
-def register(name: str, builder: Builder) -> None:
-    """Let settings whose network is `name` be built by `builder`."""
+def register(name: str, builder: Builder, kernels: str | None = None) -> None:
+    """Let settings whose network is `name` be built by `builder`.
+
+    `kernels` is the module, if there is one, whose function `fuse` makes a FusedNetwork of what was built;
+    it is imported only where kernels can run.
+    """
     _builders[name] = builder
+    if kernels is not None:
+        _kernels[name] = kernels
+
+
+def has_kernels(name: str) -> bool:
+    """Return whether the network has a twin made of kernels."""
+    return name in _kernels
+
+
+def kernels_of(name: str) -> Any:
+    """Return the module of the network's kernels."""
+    return importlib.import_module(_kernels[name])
 
 
 def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:

@@ -32,6 +32,7 @@ class PAC:
         self, settings: ModelSettings, lanes: int, parameters: Parameters, initialiser: Initialiser
     ) -> None:
         self.parameters = parameters
+        self.context = settings.context
         width = settings.width
         if settings.semantics:
             self.front: Front = SemanticsEnhancement(settings, parameters, initialiser)
@@ -166,4 +167,4 @@ def _newest(tape: Tape, x: Node, size: int) -> Node:
     return out
 
 
-register("pac", PAC)
+register("pac", PAC, "sepzip.networks.kernels.pac")

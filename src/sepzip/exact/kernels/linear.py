@@ -52,9 +52,7 @@ def combined(high, low):
 
 
 @triton.jit
-def product(
-    a, b, rows, columns, row, column, start, inner_size, SPLIT: tl.constexpr, INNER: tl.constexpr
-):
+def product(a, b, rows, columns, row, column, start, inner_size, SPLIT: tl.constexpr, INNER: tl.constexpr):
     """Return a tile of the integer sums of a [rows, inner_size] times b [columns, inner_size], transposed.
 
     Both are int8 and row-major; `row` and `column` are the tile's, and the SPLIT inner places from `start`
@@ -66,7 +64,9 @@ def product(
         inner = start + chunk * INNER + tl.arange(0, INNER)
         inside = inner < inner_size
         left = tl.load(
-            a + row[:, None] * inner_size + inner[None, :], mask=row_inside[:, None] & inside[None, :], other=0
+            a + row[:, None] * inner_size + inner[None, :],
+            mask=row_inside[:, None] & inside[None, :],
+            other=0,
         )
         right = tl.load(
             b + column[None, :] * inner_size + inner[:, None],
@@ -102,28 +102,33 @@ def product_of_digits(
     return high_sums, low_sums
 
 
+def _power_of_2(size: int) -> int:
+    """Return the least power of two that is not below `size`."""
+    return 1 << (size - 1).bit_length()
+
+
 def _tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps: the largest that still gives enough programs."""
-    for size in (128, 64):
-        if triton.cdiv(rows, size) * triton.cdiv(columns, size) >= 64:
-            return size, size, 8 if size == 128 else 4
+    for tile_rows, tile_columns, warps in ((64, 128, 8), (64, 64, 4)):
+        if triton.cdiv(rows, tile_rows) * triton.cdiv(columns, tile_columns) >= 64:
+            return tile_rows, tile_columns, warps
     return 32, 32, 4
 
 
 def _inner(size: int) -> tuple[int, int]:
     """Return the inner places that a whole sum of `size` takes, and how many of them at a time."""
-    step = min(128, max(32, triton.next_power_of_2(size)))
-    return triton.cdiv(size, step) * step, step
+    step = min(128, max(32, _power_of_2(size)))
+    return -(-size // step) * step, step
 
 
 def _split(inner_size: int) -> int:
     """Return how many inner places one program sums where the sum is split."""
-    return max(64, min(256, triton.next_power_of_2(inner_size) // 16))
+    return max(64, min(512, _power_of_2(inner_size) // 8))
 
 
 def splits(inner_size: int) -> int:
     """Return into how many parts `linear_sums` and `gradient_sums` split a sum of `inner_size` places."""
-    return triton.cdiv(inner_size, _split(inner_size))
+    return -(-inner_size // _split(inner_size))
 
 
 @triton.jit
@@ -286,8 +291,7 @@ def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
 
 def _wide_tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps, where splits of the sum give enough programs."""
-    columns = min(256, max(32, triton.next_power_of_2(columns)))
-    return 64 if rows > 32 else 32, columns, 8 if columns == 256 else 4
+    return 64 if rows > 32 else 32, min(128, max(32, _power_of_2(columns))), 4
 
 
 @triton.jit

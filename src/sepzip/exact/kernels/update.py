@@ -7,6 +7,7 @@ passes of linear.py and layer_norm.py and of adam.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -49,11 +50,10 @@ _LANES = 64
 
 def _chunks(lanes: int) -> int:
     """Return how often, rounded up to a power of two: every number is a kernel to compile."""
-    return triton.next_power_of_2(triton.cdiv(lanes, _LANES))
+    return 1 << (-(-lanes // _LANES) - 1).bit_length()
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A weight and its moments, float32 of one shape, each a view that keeps its address."""
 
     weight: Tensor
@@ -153,7 +153,7 @@ def _gradient_digits(
 
 @dataclass(frozen=True)
 class Digits:
-    """A gradient [lanes, outputs] as digits for a weight's update: int8 [outputs, lanes], float32 [outputs]."""
+    """A gradient as digits for a weight's update: `high`, `low` int8 [outputs, lanes], `scale` [outputs]."""
 
     high: Tensor
     low: Tensor
@@ -304,7 +304,7 @@ def weight_update(
     if whole_columns:
         rows, columns = max(32, triton.next_power_of_2(inputs)), 32
     else:
-        rows, columns = 128, 64 if outputs > 32 else 32
+        rows, columns = 64, 64 if outputs > 32 else 32
         column_largest.zero_()
     inner = min(128, max(32, triton.next_power_of_2(lanes)))
     _weight_update[(triton.cdiv(inputs, rows), triton.cdiv(outputs, columns))](
@@ -330,6 +330,7 @@ def weight_update(
         max(inner, triton.next_power_of_2(lanes)),
         inner,
         num_warps=8 if rows >= 128 else 4,
+        num_stages=3,
         **EXACT,
     )
 
@@ -443,7 +444,7 @@ def lane_update(
     rows = triton.next_power_of_2(width)
     # Whole columns, so that their scales are known at once, in few enough registers; programs that run
     # side by side work on one lane's neighbouring columns.
-    columns = max(1, min(rows, 16))
+    columns = min(rows, 32)
     _lane_update[(triton.cdiv(width, columns), lanes)](
         x,
         gradient,
@@ -460,7 +461,7 @@ def lane_update(
         width,
         rows,
         columns,
-        num_warps=max(1, min(8, rows * columns // 512)),
+        num_warps=max(1, min(4, rows * columns // 64)),
         **EXACT,
     )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.elements import EXACT, gelu, gelu_slope, high_digit, quantised, row_scale
+from ...exact.kernels.embedding import FusedEmbedding
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
     activate,
@@ -30,6 +31,7 @@ from ...exact.kernels.linear import (
     splits,
     sum_of_splits,
 )
+from ...exact.kernels.patches import FusedSemantics
 from ...exact.kernels.update import (
     WHOLE_COLUMNS,
     ColumnTasks,
@@ -46,9 +48,10 @@ from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST, INT16_MOST, quantise
 from ...exact.tape import ParameterNode
 from ...exact.workspace import Workspace
-from ..pac import PAC, FeedForward, LaneLayer
+from ...semantics import SHARPNESS, SemanticsEnhancement
+from ..pac import PAC, Embedding, FeedForward, LaneLayer
 
-__all__ = ["FusedPAC"]
+__all__ = ["FusedPAC", "fuse"]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
@@ -349,7 +352,9 @@ def _end_backward_kernel(
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
-    gradient = _product_gradient(lane, lane * width + column, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
+    gradient = _product_gradient(
+        lane, lane * width + column, inside, high_sums, low_sums, largest, lanes * width, SPLITS
+    )
     tl.debug_barrier()
     _feed_forward_end_backward(
         gradient,
@@ -422,9 +427,7 @@ def _start_backward_kernel(
     column = tl.arange(0, WIDTH)
     inside = column < width
     place = lane * width + column
-    by_product = _product_gradient(
-        lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS
-    )
+    by_product = _product_gradient(lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
     gradient = tl.load(half + place, mask=inside, other=0.0) + by_product
     tl.store(by_skip + place, gradient, mask=inside)
     normal = tl.load(normal_in + place, mask=inside, other=0.0)
@@ -448,9 +451,7 @@ def _start_backward_kernel(
     x = normal * by_column + tl.load(lane_offset + own, mask=own_inside, other=0.0)
     gradient = gelu_slope(x) * own_half
     tl.store(lane_by_norm + own_place, gradient, mask=own_inside)
-    gradient = normalised_backward(
-        gradient * by_column, normal, tl.load(lane_slope_out + lane), lane_width
-    )
+    gradient = normalised_backward(gradient * by_column, normal, tl.load(lane_slope_out + lane), lane_width)
     gradient = tl.where(own_inside, gradient, 0.0)
     tl.store(lane_by_inner + own_place, gradient, mask=own_inside)
     gradient = gradient * tl.load(lane_scale_weight + own_place, mask=own_inside, other=0.0)
@@ -501,6 +502,48 @@ def _start_backward_kernel(
             largest,
             width,
         )
+
+
+def fuse(
+    network: PAC,
+    state: Parameters,
+    learner: Learner,
+    lanes: int,
+    history: Tensor,
+    position: Tensor,
+    steps: Tensor,
+    workspace: Workspace,
+) -> FusedPAC:
+    """Return the kernels of a plain network whose caches are filled.
+
+    A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
+    int64 [1], counts the steps before.
+    """
+    front: FusedFront
+    plain = network.front
+    if isinstance(plain, SemanticsEnhancement):
+        front = FusedSemantics(
+            state(plain.table),
+            state(plain.weight),
+            state(plain.bias),
+            state(plain.mask),
+            plain.kept,
+            SHARPNESS,
+            plain.patch,
+            history,
+            position,
+            learner.size,
+            learner.epsilon,
+            workspace,
+        )
+    elif isinstance(plain, Embedding):
+        context = network.context
+        front = FusedEmbedding(
+            state(plain.table), history, position, context, learner.size, learner.epsilon, workspace
+        )
+    else:
+        raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
+    return FusedPAC(network, front, state, learner, lanes, steps, workspace)
 
 
 class FusedFront(Protocol):
@@ -686,15 +729,10 @@ class FusedPAC:
         self._hidden_low = take("hidden_low", lanes, hidden, dtype=torch.int8)
         self._out_whole = take("out_whole", width, lanes, dtype=torch.int8)
         self._out_scale = take("out_scale", lanes)
-        self._logits, self._by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
+        self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
         self._out_high = take("out_high", lanes, 256, dtype=torch.int8)
         self._out_low = take("out_low", lanes, 256, dtype=torch.int8)
         self._out_digits = _digits(workspace, "out_digits", lanes, 256)
-
-    @property
-    def by_logits(self) -> Tensor:
-        """Where `backward` wants the gradient by the logits, float32 [lanes, 256]."""
-        return self._by_logits
 
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
@@ -727,12 +765,10 @@ class FusedPAC:
 
     def backward(self) -> None:
         """Learn from the gradient in `by_logits`: every weight is updated."""
-        row_digits(self._by_logits, self._out.scale, self._out_high, self._out_low, self._largest)
+        row_digits(self.by_logits, self._out.scale, self._out_high, self._out_low, self._largest)
         gradient_sums(self._out_high, self._out_low, self._out.by_input, self._sums, self._low_sums)
         with self._aside.branch():
-            gradient_digits(
-                self._by_logits, self._out_scale, self._out_digits, self._out.bias, self._learner
-            )
+            gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, self._learner)
             self._out.update(self._out_whole, self._out_digits, self._learner)
         self._end_backward(self._blocks[-1])
         for index in reversed(range(len(self._blocks))):

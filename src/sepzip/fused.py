@@ -1,0 +1,108 @@
+"""A model whose network runs as fused kernels: the twin of model.py, equal in every bit.
+
+The bytes that it sees lie in `history`, a chunk of steps and the context before it: whoever knows a step's
+symbols writes them to the row that the step learns.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .exact.kernels.elements import EXACT
+from .exact.kernels.softmax import frequencies, loss_gradient
+from .exact.kernels.update import Learner, Parameter
+from .exact.tape import ParameterNode
+from .exact.workspace import Workspace
+from .model import state_fingerprint
+from .networks import base
+from .networks.kernels import FusedNetwork
+from .optimizer import Adam
+from .presets import ModelSettings
+
+__all__ = ["FusedModel"]
+
+
+@triton.jit
+def _advance(position, steps, size, sizes, last):
+    """Count a step, and look up the step size of the next."""
+    tl.store(position, tl.load(position) + 1)
+    step = tl.load(steps) + 1
+    tl.store(steps, step)
+    tl.store(size, tl.load(sizes + tl.minimum(step, last)))
+
+
+class FusedModel:
+    """Predicts the next byte of every lane, then learns the true ones.
+
+    Nothing waits for the host, and every tensor keeps its address, so that steps can be captured.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        lanes: int,
+        chunk_steps: int,
+        device: torch.device,
+        workspace: Workspace,
+    ) -> None:
+        """Make a model for chunks of up to `chunk_steps` steps that works in `workspace`."""
+        network = base.build(settings, lanes, device)
+        network.start(torch.zeros((settings.context, lanes), dtype=torch.int64, device=device))
+        self.context = settings.context
+        self.chunk_steps = chunk_steps
+        rows = settings.context + chunk_steps
+        self.history = torch.zeros((rows, lanes), dtype=torch.uint8, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        self.starts = workspace.take("starts", (lanes, 256), torch.int32)
+        self._whole = workspace.take("exponentials", (lanes, 256), torch.int32)
+        self._reciprocal = workspace.take("reciprocal", (lanes,))
+        self._data = network.parameters.data
+        self._optimizer = optimizer = Adam(network.parameters, settings, lanes)
+        self._steps = torch.zeros(1, dtype=torch.int64, device=device)
+        self._learner = Learner(optimizer.step_size(self._steps), optimizer.epsilon)
+
+        def state(node: ParameterNode) -> Parameter:
+            return Parameter(node.data, node.part_of(optimizer.first), node.part_of(optimizer.second))
+
+        self._network: FusedNetwork = base.kernels_of(settings.network).fuse(
+            network, state, self._learner, lanes, self.history, self.position, self._steps, workspace
+        )
+
+    def begin_chunk(self) -> None:
+        """Move the newest bytes to the front of the history, to be the context of a further chunk."""
+        newest = self.history[self.chunk_steps :]
+        # They overlap where the context is longer than a chunk.
+        self.history[: self.context].copy_(newest if self.context <= self.chunk_steps else newest.clone())
+        self.position.zero_()
+
+    def predict(self) -> None:
+        """Write the starts of all symbols of the next byte, int32 [lanes, 256], to `starts`."""
+        frequencies(self._network.forward(), self._whole, self.starts, self._reciprocal)
+
+    def learn(self, intervals: tuple[Tensor, Tensor] | None = None) -> None:
+        """Learn the bytes in row context + position[0] of `history`, and go on to the next row.
+
+        Their starts and frequencies go to row position[0] of `intervals`, int32 [chunk steps, lanes] each.
+        """
+        loss_gradient(
+            self._whole,
+            self._reciprocal,
+            self.starts,
+            self.history,
+            self.position,
+            self.context,
+            self._network.by_logits,
+            intervals,
+        )
+        self._network.backward()
+        sizes = self._optimizer.step_sizes
+        _advance[(1,)](
+            self.position, self._steps, self._learner.size, sizes, len(sizes) - 1, num_warps=1, **EXACT
+        )
+
+    def fingerprint(self) -> Tensor:
+        """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""
+        return state_fingerprint(self._data, self._optimizer.first, self._optimizer.second)

@@ -1,0 +1,249 @@
+"""A segment's steps on CUDA: fused kernels, captured in graphs of many steps, that never wait for the host.
+
+The coder runs on the device as well. The host queues chunks of steps, and meanwhile takes in what the chunk
+before has left in pinned memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .coder import BLOCK_WORDS, coders_for
+from .coder.fused import DeviceDecoder, DeviceEncoder
+from .coder.plain import words_from_payload
+from .eager import capturing
+from .fused import FusedModel
+from .presets import ModelSettings
+from .profile import Profile
+from .runs import CHUNK_STEPS, Found
+from .segment import CodedBlock
+from .workspaces import Turns, workspaces
+
+__all__ = ["GraphDecoding", "GraphEncoding"]
+
+_STEPS_A_GRAPH = 16
+
+_AHEAD = 2
+"""Chunks that may be queued and not yet collected."""
+
+
+class _Stepper:
+    """Runs a step again and again, as captured graphs of one step and of many."""
+
+    def __init__(self, step: Callable[[], None], device: torch.device, turns: Turns) -> None:
+        self._step = step
+        self._device = device
+        self._turns = turns
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._is_warm = False
+
+    def run(self, steps: int) -> None:
+        """Queue this many steps on the current stream."""
+        while steps:
+            with self._turns.take():
+                if not self._is_warm:
+                    # Kernels are compiled and tables copied in their first calls, which must not be captured.
+                    self._step()
+                    self._is_warm = True
+                    steps -= 1
+                    continue
+                count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
+                if count not in self._graphs:
+                    self._graphs[count] = self._capture(count)
+                self._graphs[count].replay()
+                steps -= count
+
+    def _capture(self, steps: int) -> torch.cuda.CUDAGraph:
+        stream = torch.cuda.current_stream(self._device)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may be at work on streams of their own meanwhile.
+        with capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            for _ in range(steps):
+                self._step()
+        return graph
+
+
+@dataclass
+class _Timing:
+    """Events around the stages of a chunk, and what it leaves when a block ends with it."""
+
+    begun: torch.cuda.Event
+    copied: torch.cuda.Event
+    stepped: torch.cuda.Event
+    ended: torch.cuda.Event
+    fingerprint: Tensor | None = None
+
+    def wait(self, profile: Profile) -> None:
+        """Wait for the chunk's end, and count its stages."""
+        self.ended.synchronize()
+        profile.add("copy in", self.begun.elapsed_time(self.copied) / 1000)
+        profile.add("step", self.copied.elapsed_time(self.stepped) / 1000)
+        profile.add("copy out", self.stepped.elapsed_time(self.ended) / 1000)
+
+
+def _timing() -> _Timing:
+    begun, copied, stepped, ended = (torch.cuda.Event(enable_timing=True) for _ in range(4))
+    return _Timing(begun, copied, stepped, ended)
+
+
+def _pinned_copy(x: Tensor) -> Tensor:
+    """Return a copy of x in pinned memory, queued on the current stream."""
+    copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    return copy.copy_(x, non_blocking=True)
+
+
+class GraphEncoding:
+    """Encodes: only the digits that the coders emit leave the device."""
+
+    def __init__(
+        self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
+    ) -> None:
+        self._profile = profile or Profile()
+        self._turns = workspaces(device).lend(model, lanes)
+        with self._turns.take():
+            self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._turns.workspace)
+        self._stepper = _Stepper(self._step, device, self._turns)
+        self._encoder = DeviceEncoder(lanes, model.lanes_per_coder, CHUNK_STEPS, device)
+        shape = (CHUNK_STEPS, lanes)
+        self._intervals = (
+            torch.zeros(shape, dtype=torch.int32, device=device),
+            torch.zeros(shape, dtype=torch.int32, device=device),
+        )
+        self._staged = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_AHEAD)]
+        self._queued: deque[tuple[int, _Timing]] = deque()
+        self._chunks = 0
+        self._block_steps = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the block should end, as far as collected."""
+        return self._encoder.is_full
+
+    def _step(self) -> None:
+        self._model.predict()
+        self._model.learn(self._intervals)
+
+    def queue(self, symbols: NDArray[np.uint8], active_last: int, ends_block: bool) -> None:
+        """Queue the steps of these symbols, [steps, lanes], and their entropy coding."""
+        steps, model = len(symbols), self._model
+        timing = _timing()
+        # Free again: at most two chunks are queued, so the one before the last has been collected.
+        staged = self._staged[self._chunks % _AHEAD][:steps]
+        staged.copy_(torch.from_numpy(symbols))
+        timing.begun.record()
+        if self._chunks:
+            model.begin_chunk()
+        model.history[model.context : model.context + steps].copy_(staged, non_blocking=True)
+        timing.copied.record()
+        self._stepper.run(steps)
+        timing.stepped.record()
+        self._encoder.code(*self._intervals, steps, active_last, ends_block)
+        if ends_block:
+            timing.fingerprint = _pinned_copy(model.fingerprint())
+        timing.ended.record()
+        self._queued.append((steps, timing))
+        self._chunks += 1
+
+    def collect(self) -> CodedBlock | None:
+        """Wait for the oldest chunk that was queued, and return the block that it ends, if it does."""
+        steps, timing = self._queued.popleft()
+        timing.wait(self._profile)
+        with self._profile.stage("code"):
+            self._encoder.collect()
+            self._block_steps += steps
+            if timing.fingerprint is None:
+                return None
+            fingerprint = int(timing.fingerprint.item())
+            block = CodedBlock(self._block_steps, fingerprint, self._encoder.finish_block())
+        self._block_steps = 0
+        return block
+
+
+class GraphDecoding:
+    """Decodes: the symbols are found within the step."""
+
+    def __init__(
+        self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
+    ) -> None:
+        self._settings = model
+        self._lanes = lanes
+        self._device = device
+        self._profile = profile or Profile()
+        self._turns = workspaces(device).lend(model, lanes)
+        self._model: FusedModel | None = None
+        self._decoder: DeviceDecoder | None = None
+        self._stepper: _Stepper | None = None
+        self._words = 0
+        self._queued: deque[tuple[int, _Timing, Tensor, Tensor]] = deque()
+        self._chunks = 0
+
+    def begin_block(self, payload: bytes, more: bool) -> None:
+        """Queue the start of a block; CorruptError if the payload cannot be one's."""
+        coders = coders_for(self._lanes, self._settings.lanes_per_coder)
+        self._words = words = len(words_from_payload(payload, coders))
+        if self._decoder is None or self._decoder.capacity < words:
+            # A block ends two chunks after it was seen to be full, so that few are longer than this.
+            usual = BLOCK_WORDS * coders + 2 * coders + 4 * CHUNK_STEPS * self._lanes if more else 0
+            self._decoder = DeviceDecoder(
+                self._lanes, self._settings.lanes_per_coder, max(words, usual), self._device
+            )
+            self._stepper = _Stepper(self._step, self._device, self._turns)
+        self._decoder.load(payload)
+        if self._model is None:
+            with self._turns.take():
+                self._model = FusedModel(
+                    self._settings, self._lanes, CHUNK_STEPS, self._device, self._turns.workspace
+                )
+
+    def _step(self, active: int | None = None) -> None:
+        model, decoder = self._model, self._decoder
+        if model is None or decoder is None:
+            raise RuntimeError("no block was begun")
+        model.predict()
+        decoder.step(
+            model.starts,
+            model.history,
+            model.position,
+            model.context,
+            self._lanes if active is None else active,
+        )
+        model.learn()
+
+    def queue(self, steps: int, active_last: int, ends_block: bool) -> None:
+        """Queue further steps of the block."""
+        model, stepper, decoder = self._model, self._stepper, self._decoder
+        if model is None or stepper is None or decoder is None:
+            raise RuntimeError("no block was begun")
+        timing = _timing()
+        timing.begun.record()
+        if self._chunks:
+            model.begin_chunk()
+        timing.copied.record()
+        partial = active_last < self._lanes
+        stepper.run(steps - partial)
+        if partial:
+            with self._turns.take():
+                self._step(active_last)
+        timing.stepped.record()
+        found = _pinned_copy(model.history[model.context : model.context + steps])
+        next_word = _pinned_copy(decoder.next_word)
+        if ends_block:
+            timing.fingerprint = _pinned_copy(model.fingerprint())
+        timing.ended.record()
+        self._queued.append((self._words, timing, found, next_word))
+        self._chunks += 1
+
+    def collect(self) -> Found:
+        """Wait for the oldest chunk that was queued, and return what it found."""
+        words, timing, found, next_word = self._queued.popleft()
+        timing.wait(self._profile)
+        fingerprint = None if timing.fingerprint is None else int(timing.fingerprint.item())
+        return Found(found.numpy(), words - int(next_word.item()), fingerprint)
