@@ -79,9 +79,10 @@ def _decode(
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """An engine that codes with zlib, at once and without torch: most tests need no network."""
+    """An engine that codes with zlib, on "the CPU", without torch: most tests need no network."""
     engine = ModuleType("sepzip.engine")
     monkeypatch.setattr(engine, "encode_segment", _encode, raising=False)
     monkeypatch.setattr(engine, "decode_segment", _decode, raising=False)
     monkeypatch.setitem(sys.modules, "sepzip.engine", engine)
+    monkeypatch.setattr("sepzip.scheduler.pick_devices", lambda name: ["cpu"])
     return engine

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import gc
 import io
+import itertools
 import os
 import random
 import signal
@@ -23,8 +25,11 @@ import pytest
 import sepzip
 from sepzip import SepFile, sepfile
 from sepzip.errors import CorruptError, MismatchError, OutOfMemoryError, TruncatedError
+from sepzip.frame import read_summary
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import Preset
+from sepzip.segment import CODED
+from sepzip.wire import varint
 
 SEGMENT = 400
 SECONDS = 30
@@ -142,44 +147,52 @@ def test_as_many_as_asked_for_are_in_flight(
 
 
 class Counting:
-    """A source of segments that counts them, and a sink that looks how many are not yet written."""
+    """A source of segments, which end at `ends`, and a sink that looks how many are read and not written."""
 
-    def __init__(self, content: bytes, size: int, slow_reads: float = 0, slow_writes: float = 0) -> None:
+    def __init__(self, content: bytes, ends: list[int], delay: dict[str, float]) -> None:
         self._source = io.BytesIO(content)
-        self._size = size
-        self._slow_reads = slow_reads
-        self._slow_writes = slow_writes
-        self.read_so_far = self.written = self.most = 0
+        self._ends = ends
+        self._delay = delay
+        self.written = self.most = 0
 
     def read(self, size: int, /) -> bytes:
-        time.sleep(self._slow_reads)
-        content = self._source.read(size)
-        self.read_so_far += len(content)
-        return content
+        time.sleep(self._delay.get("read", 0))
+        return self._source.read(size)
 
     def write(self, data: Any, /) -> None:
-        time.sleep(self._slow_writes)
-        if len(data) >= self._size:
-            self.most = max(self.most, -(-(self.read_so_far - self.written) // self._size))
-            self.written += len(data)
+        time.sleep(self._delay.get("write", 0))
+        if len(data) == SEGMENT:
+            self.most = max(self.most, bisect.bisect(self._ends, self._source.tell()) - self.written)
+            self.written += 1
 
 
-@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("streams", [1, 2, 4])
-@pytest.mark.parametrize("slow", [{"slow_reads": 0.003}, {"slow_writes": 0.003}])
-def test_segments_in_memory_are_bounded(tiny: Preset, streams: int, slow: dict[str, float]) -> None:
+@pytest.mark.parametrize("slow", ["read", "write", "code"])
+def test_segments_in_memory_are_bounded(
+    text: bytes, tiny: Preset, stand_in: ModuleType, streams: int, slow: str
+) -> None:
+    def slowly(function: Any) -> Any:
+        def delayed(*arguments: Any) -> Any:
+            time.sleep(0.02 if slow == "code" else 0)
+            return function(*arguments)
+
+        return delayed
+
+    packed = compress(text[: 20 * SEGMENT], tiny)
+    for name in ("encode_segment", "decode_segment"):
+        setattr(stand_in, name, slowly(getattr(stand_in, name)))
     # Stored, every segment is written in one piece of its own size.
-    content = random.Random(0).randbytes(20 * SEGMENT)
-    both = Counting(content, SEGMENT, **slow)
-    compress_stream(both, both, tiny, "cpu", streams=streams)
-    assert both.written == len(content)
-    # One byte is read ahead to see whether a segment is the last.
-    assert 1 < both.most <= streams + 3
-    content = compress(content, tiny)
-    both = Counting(content, SEGMENT, **slow)
-    decompress_stream(both, both, "cpu", streams=streams)
-    assert both.written == 20 * SEGMENT
-    assert 1 < both.most <= streams + 3
+    noise = random.Random(0).randbytes(20 * SEGMENT)
+    compressed = Counting(noise, [SEGMENT * (i + 1) for i in range(20)], {slow: 0.003})
+    compress_stream(compressed, compressed, tiny, "cpu", streams=streams)
+    sizes = [segment.compressed_size for segment in read_summary(io.BytesIO(packed)).frames[0].segments]
+    start = packed.index(bytes([CODED]) + varint(SEGMENT) + varint(tiny.lanes))
+    decompressed = Counting(packed, [start + end for end in itertools.accumulate(sizes)], {slow: 0.003})
+    decompress_stream(decompressed, decompressed, "cpu", streams=streams)
+    for both in (compressed, decompressed):
+        assert both.written == 20
+        assert both.most <= streams + 2
+        assert both.most == streams + 2 or slow != "code"
 
 
 def test_a_slow_sink_holds_up_the_decoding(frame: bytes, stand_in: ModuleType) -> None:

@@ -149,6 +149,6 @@ def _limit_in_bytes(limit: int | Share | None, device: str) -> int | None:
 def advice(device: str | torch.device) -> str:
     """Return the line for memory that ran out in the middle of the work."""
     return (
-        f"memory ran out on {device}: free some, use another --device, fewer --streams, or compress with "
-        "fewer --lanes or a lower level"
+        f"memory ran out on {device}: free some, use another --device, fewer --streams or a smaller -M, or "
+        "compress with fewer --lanes or a lower level"
     )

@@ -190,8 +190,8 @@ class Scheduler:
         self._ledgers = ledgers
 
     def _start_waiting(self) -> None:
-        """Start what can start, in order; the lock is held."""
-        while self._waiting:
+        """Start what can start, in order, unless an error has ended all; the lock is held."""
+        while self._waiting and not self._is_ending:
             job = self._waiting[0]
             try:
                 device = None if job.is_cancelled else self._place(job)

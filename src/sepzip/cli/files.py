@@ -13,7 +13,7 @@ from ..errors import SepError
 from ..profile import Profile, Report
 from .messages import Messages, explain, is_terminal, printable
 from .options import STANDARD_STREAM, Mode, Options
-from .output import OutputFile, RefusedError
+from .output import OutputFile, RefusedError, drop_buffered
 from .profiles import fitting_streams, profile_json, profile_table
 from .sources import Source, find_sources, output_name
 from .stdout import print_result, standard_output
@@ -139,8 +139,12 @@ class Worker:
             )
         sink = standard_output(text_only=not force)
         _refuse_same_file(os.fstat(stream.fileno()), os.fstat(sys.stdout.fileno()))
-        done = self._code(transfer, source, stream, sink)
-        sink.flush()
+        try:
+            done = self._code(transfer, source, stream, sink)
+            sink.flush()
+        except KeyboardInterrupt:
+            drop_buffered(sink)
+            raise
         return done
 
     def _to_file(self, transfer: Transfer, source: Source, stream: BinaryIO, target: str) -> Transferred:

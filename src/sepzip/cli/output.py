@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import stat
@@ -15,7 +16,7 @@ from .messages import printable
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["OutputFile", "RefusedError"]
+__all__ = ["OutputFile", "RefusedError", "drop_buffered"]
 
 _UNSYNCABLE = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 """What a directory answers that cannot be synced at all, as against one whose sync failed."""
@@ -23,6 +24,12 @@ _UNSYNCABLE = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 class RefusedError(SepError):
     """The command does not do this, to keep the user's data or terminal safe."""
+
+
+def drop_buffered(stream: BinaryIO) -> None:
+    """Close a file without what is still buffered, which would wait for a pipe's reader once more."""
+    if isinstance(stream, io.BufferedWriter):
+        stream.raw.close()
 
 
 class OutputFile:
@@ -114,6 +121,8 @@ class OutputFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._stream is not None and kind is not None and issubclass(kind, KeyboardInterrupt):
+            drop_buffered(self._stream)
         self.discard()
 
 
