@@ -32,7 +32,7 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
         encoder = DeviceEncoder(lanes, settings.lanes_per_coder, chunk_steps, DEVICE)
         intervals = tuple(torch.zeros(shape, dtype=torch.int32, device=DEVICE) for _ in range(2))
         for first, chunk in zip(range(0, 7, chunk_steps), matrix.split(chunk_steps), strict=True):
-            model.begin_chunk()
+            model.begin_chunk(min(first, chunk_steps))
             model.history[settings.context : settings.context + len(chunk)].copy_(chunk)
             for _ in chunk:
                 model.predict()
@@ -48,7 +48,7 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
         decoder.load(block.payload)
         found = []
         for first in range(0, 7, chunk_steps):
-            model.begin_chunk()
+            model.begin_chunk(min(first, chunk_steps))
             steps = range(first, min(7, first + chunk_steps))
             for step in steps:
                 model.predict()

@@ -52,7 +52,6 @@ class FusedModel:
         network = base.build(settings, lanes, device)
         network.start(torch.zeros((settings.context, lanes), dtype=torch.int64, device=device))
         self.context = settings.context
-        self.chunk_steps = chunk_steps
         rows = settings.context + chunk_steps
         self.history = torch.zeros((rows, lanes), dtype=torch.uint8, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
@@ -71,11 +70,14 @@ class FusedModel:
             network, state, self._learner, lanes, self.history, self.position, self._steps, workspace
         )
 
-    def begin_chunk(self) -> None:
-        """Move the newest bytes to the front of the history, to be the context of a further chunk."""
-        newest = self.history[self.chunk_steps :]
-        # They overlap where the context is longer than a chunk.
-        self.history[: self.context].copy_(newest if self.context <= self.chunk_steps else newest.clone())
+    def begin_chunk(self, before: int) -> None:
+        """Move the newest bytes to the front of the history, to be the context of a further chunk.
+
+        The chunk before had `before` steps.
+        """
+        newest = self.history[before : before + self.context]
+        # They overlap where the context is longer than the chunk.
+        self.history[: self.context].copy_(newest if self.context <= before else newest.clone())
         self.position.zero_()
 
     def predict(self) -> None:

@@ -119,7 +119,7 @@ class GraphEncoding:
         )
         self._staged = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_AHEAD)]
         self._queued: deque[tuple[int, _Timing]] = deque()
-        self._chunks = 0
+        self._chunks = self._before = 0
         self._block_steps = 0
 
     @property
@@ -139,8 +139,8 @@ class GraphEncoding:
         staged = self._staged[self._chunks % _AHEAD][:steps]
         staged.copy_(torch.from_numpy(symbols))
         timing.begun.record()
-        if self._chunks:
-            model.begin_chunk()
+        model.begin_chunk(self._before)
+        self._before = steps
         model.history[model.context : model.context + steps].copy_(staged, non_blocking=True)
         timing.copied.record()
         self._stepper.run(steps)
@@ -183,7 +183,7 @@ class GraphDecoding:
         self._stepper: _Stepper | None = None
         self._words = 0
         self._queued: deque[tuple[int, _Timing, Tensor, Tensor]] = deque()
-        self._chunks = 0
+        self._before = 0
 
     def begin_block(self, payload: bytes, more: bool) -> None:
         """Queue the start of a block; CorruptError if the payload cannot be one's."""
@@ -224,8 +224,8 @@ class GraphDecoding:
             raise RuntimeError("no block was begun")
         timing = _timing()
         timing.begun.record()
-        if self._chunks:
-            model.begin_chunk()
+        model.begin_chunk(self._before)
+        self._before = steps
         timing.copied.record()
         partial = active_last < self._lanes
         stepper.run(steps - partial)
@@ -239,7 +239,6 @@ class GraphDecoding:
             timing.fingerprint = _pinned_copy(model.fingerprint())
         timing.ended.record()
         self._queued.append((self._words, timing, found, next_word))
-        self._chunks += 1
 
     def collect(self) -> Found:
         """Wait for the oldest chunk that was queued, and return what it found."""

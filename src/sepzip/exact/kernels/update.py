@@ -246,9 +246,9 @@ def _weight_update(
     weight_place = row[:, None] * outputs + column[None, :]
     inside = row_inside[:, None] & column_inside[None, :]
     # Asked for ahead: they arrive while the product is made.
-    w = tl.load(weight + weight_place, mask=inside, other=0.0)
-    m = tl.load(first + weight_place, mask=inside, other=0.0)
-    v = tl.load(second + weight_place, mask=inside, other=0.0)
+    w = tl.load(weight + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+    m = tl.load(first + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+    v = tl.load(second + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
     high_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
     low_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
     for chunk in range(SPLIT // INNER):
@@ -266,8 +266,8 @@ def _weight_update(
     unit = tl.load(scale + column, mask=column_inside, other=0.0)
     w, m, v = adam(w, m, v, combined(high_sums, low_sums) * unit[None, :], tl.load(size), epsilon)
     tl.store(weight + weight_place, w, mask=inside)
-    tl.store(first + weight_place, m, mask=inside)
-    tl.store(second + weight_place, v, mask=inside)
+    tl.store(first + weight_place, m, mask=inside, eviction_policy="evict_first")
+    tl.store(second + weight_place, v, mask=inside, eviction_policy="evict_first")
     bits = tl.max(tl.where(inside, size_bits(w), 0), 0)
     if whole_columns:
         factor, unit = row_scale(from_bits(bits), _INT8_MOST)
@@ -398,17 +398,18 @@ def _lane_update(
     g = tl.load(gradient + lane * width + column, mask=column_inside, other=0.0)
     by_row = tl.load(x + lane * width + row, mask=row < width, other=0.0)
     place = lane.to(tl.int64) * width * width + row[:, None] * width + column[None, :]
+    # Read and written once a step: they must not drive from the cache what is needed sooner.
     w, m, v = adam(
-        tl.load(weight + place, mask=inside, other=0.0),
-        tl.load(first + place, mask=inside, other=0.0),
-        tl.load(second + place, mask=inside, other=0.0),
+        tl.load(weight + place, mask=inside, other=0.0, eviction_policy="evict_first"),
+        tl.load(first + place, mask=inside, other=0.0, eviction_policy="evict_first"),
+        tl.load(second + place, mask=inside, other=0.0, eviction_policy="evict_first"),
         by_row[:, None] * g[None, :],
         step_size,
         epsilon,
     )
-    tl.store(weight + place, w, mask=inside)
-    tl.store(first + place, m, mask=inside)
-    tl.store(second + place, v, mask=inside)
+    tl.store(weight + place, w, mask=inside, eviction_policy="evict_first")
+    tl.store(first + place, m, mask=inside, eviction_policy="evict_first")
+    tl.store(second + place, v, mask=inside, eviction_policy="evict_first")
     factor, scale = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
     tl.store(whole_weight + place, quantised(w, factor[None, :]).to(tl.int8), mask=inside)
     bias_place = lane * width + column

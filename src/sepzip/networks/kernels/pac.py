@@ -647,17 +647,18 @@ class _Block:
         self.lane_by_inner = take("lane_by_inner", lanes, lane_width)
         self.lane_by_skip = take("lane_by_skip", lanes, lane_width)
 
-        self.columns = ColumnTasks(lanes)
-        self.columns.add(self.by_norm, self.norm_out.offset, self.normal_out, self.norm_out.gain)
-        self.columns.add(self.by_skip, self.norm_in.offset, self.normal_in, self.norm_in.gain)
-        lane_norm = self.lane_norm_out
-        self.columns.add(self.lane_by_norm, lane_norm.offset, self.lane_normal_out, lane_norm.gain)
+    def add_columns(self, columns: ColumnTasks) -> None:
+        """Let the norms learn by `columns`."""
+        columns.add(self.by_norm, self.norm_out.offset, self.normal_out, self.norm_out.gain)
+        columns.add(self.by_skip, self.norm_in.offset, self.normal_in, self.norm_in.gain)
+        norm = self.lane_norm_out
+        columns.add(self.lane_by_norm, norm.offset, self.lane_normal_out, norm.gain)
         if self.lane_norm_in is not None:
-            lane_norm = self.lane_norm_in
-            self.columns.add(self.lane_by_skip, lane_norm.offset, self.lane_normal_in, lane_norm.gain)
+            norm = self.lane_norm_in
+            columns.add(self.lane_by_skip, norm.offset, self.lane_normal_in, norm.gain)
 
     def update_lanes(self, learner: Learner) -> None:
-        """Update what each lane has of its own, and the biases and norms."""
+        """Update what each lane has of its own."""
         lane_update(
             self.lane_skip,
             self.lane_by_inner,
@@ -667,7 +668,6 @@ class _Block:
             self.lane_weight_whole,
             self.lane_weight_scale,
         )
-        self.columns.run(learner)
 
 
 def _digits(workspace: Workspace, name: str, lanes: int, outputs: int) -> Digits:
@@ -704,10 +704,13 @@ class FusedPAC:
                 zip(network.lane_layers, network.feed_forwards, strict=True)
             )
         ]
+        self._columns = ColumnTasks(lanes)
+        for block in self._blocks:
+            block.add_columns(self._columns)
         self._out = Shared(state(network.out_weight), state(network.out_bias))
         self._width = width = self._out.by_input.shape[0]
         self._padded = triton.next_power_of_2(width)
-        self._warps = max(1, min(8, self._padded // 64))
+        self._warps = max(1, min(2, self._padded // 128))
 
         def take(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return workspace.take(name, shape, dtype)
@@ -773,6 +776,8 @@ class FusedPAC:
         self._end_backward(self._blocks[-1])
         for index in reversed(range(len(self._blocks))):
             self._block_backward(self._blocks[index], self._blocks[index - 1] if index else None)
+        with self._aside.branch():
+            self._columns.run(self._learner)
         self._front.backward(self._rows)
         self._aside.join()
 
@@ -858,7 +863,7 @@ class FusedPAC:
             self._padded,
             lane_padded,
             lane_rows,
-            num_warps=max(self._warps, min(8, lane_padded * lane_rows // 1024)),
+            num_warps=max(1, min(2, lane_padded // 64)),
             **EXACT,
         )
 
@@ -954,7 +959,7 @@ class FusedPAC:
             self._padded,
             lane_padded,
             lane_rows,
-            num_warps=max(self._warps, min(8, lane_padded * lane_rows // 1024)),
+            num_warps=max(1, min(4, lane_padded // 64)),
             **EXACT,
         )
 
