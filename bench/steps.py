@@ -57,9 +57,7 @@ def measure(content: bytes, preset: presets.Preset, device: str, steps: int) -> 
     blocks = list(engine.encode_segment(data, preset.model, lanes, device, rate.advance, rate.profile))
     compress = rate.result(further)
     rate = Rate()
-    found = engine.decode_segment(
-        blocks, len(data), preset.model, lanes, device, rate.advance, rate.profile
-    )
+    found = engine.decode_segment(blocks, len(data), preset.model, lanes, device, rate.advance, rate.profile)
     decompress = rate.result(further)
     if bytes(found) != data:
         raise SystemExit("the decoded bytes differ")

@@ -58,7 +58,7 @@ class FusedModel:
         self.starts = workspace.take("starts", (lanes, 256), torch.int32)
         self._whole = workspace.take("exponentials", (lanes, 256), torch.int32)
         self._reciprocal = workspace.take("reciprocal", (lanes,))
-        self._data = network.parameters.data
+        self._parameters = network.parameters
         self._optimizer = optimizer = Adam(network.parameters, settings, lanes)
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
         self._learner = Learner(optimizer.step_size(self._steps), optimizer.epsilon)
@@ -107,4 +107,4 @@ class FusedModel:
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""
-        return state_fingerprint(self._data, self._optimizer.first, self._optimizer.second)
+        return state_fingerprint(self._parameters, self._optimizer)

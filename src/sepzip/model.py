@@ -5,18 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .exact.tape import Node, Tape
+from .exact.tape import Node, Parameters, Tape
 from .frequencies import Frequencies
-from .networks import base, pac
+from .networks import base
 from .optimizer import Adam
 from .presets import ModelSettings
 
 __all__ = ["Model", "state_fingerprint"]
 
-_FINGERPRINT_CHUNK = 1 << 22
-
-NETWORKS = (pac,)
-"""The modules whose import registers the networks that come with sepzip."""
+_FINGERPRINT_PART = 1 << 22
 
 
 class Model:
@@ -58,16 +55,31 @@ class Model:
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""
-        return state_fingerprint(self._network.parameters.data, self._optimizer.first, self._optimizer.second)
+        return state_fingerprint(self._network.parameters, self._optimizer)
 
 
-def state_fingerprint(*states: Tensor) -> Tensor:
-    """Return 32 bits, int64 [1], that depend on every bit of these float32 vectors of one length."""
-    device = states[0].device
+def state_fingerprint(parameters: Parameters, optimizer: Adam) -> Tensor:
+    """Return 32 bits, int64 [1], that depend on every bit of every weight and moment.
+
+    The numbers count in the order in which the parameters were made, as if nothing lay between them.
+    """
+    count = sum(node.data.numel() for node in parameters.nodes)
+    parts = -(-count // _FINGERPRINT_PART)
+    device = parameters.device
+    odd = 2 * torch.arange(min(count, _FINGERPRINT_PART), device=device) + 1
     total = torch.zeros(1, dtype=torch.int64, device=device)
-    odd = 2 * torch.arange(min(states[0].numel(), _FINGERPRINT_CHUNK), device=device) + 1
-    for state in states:
-        for part in state.view(torch.int32).split(_FINGERPRINT_CHUNK):
-            # Wraps modulo 2^64, like every integer sum here, in any order.
-            total = total.mul_(0x9E3779B1).add_((part * odd[: len(part)]).sum())
+    for state in (parameters.data, optimizer.first, optimizer.second):
+        # All of it wraps modulo 2^64, like every integer sum here, in any order.
+        sums = torch.zeros(parts, dtype=torch.int64, device=device)
+        place = 0
+        for node in parameters.nodes:
+            values = node.part_of(state).reshape(-1).view(torch.int32)
+            while len(values):
+                part, within = divmod(place, _FINGERPRINT_PART)
+                piece = values[: _FINGERPRINT_PART - within]
+                sums[part] += (piece * odd[within : within + len(piece)]).sum()
+                values = values[len(piece) :]
+                place += len(piece)
+        for part in range(parts):
+            total = total.mul_(0x9E3779B1).add_(sums[part])
     return (total ^ (total >> 32)) & 0xFFFFFFFF

@@ -56,47 +56,50 @@ class Tape:
 class Parameters:
     """All weights of a model as views into one flat float32 buffer, and their gradients likewise.
 
-    One buffer lets the optimizer treat every weight in one pass.
+    One buffer lets the optimizer treat every weight in one pass. Each parameter begins at a multiple of
+    ALIGNMENT numbers, so that kernels can read it in wide words; what lies between is zero and stays so.
     """
+
+    ALIGNMENT = 64
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._nodes: list[ParameterNode] = []
+        self.nodes: list[ParameterNode] = []
         self.data = torch.empty(0)
         self.grad = torch.empty(0)
 
     def add(self, initial: Tensor) -> ParameterNode:
         """Return a parameter that starts as `initial`; usable once `seal` has been called."""
         node = ParameterNode(initial)
-        self._nodes.append(node)
+        self.nodes.append(node)
         return node
 
     def seal(self) -> None:
         """Lay all parameters out in the flat buffer; none can be added afterwards."""
-        total = sum(node.data.numel() for node in self._nodes)
-        self.data = torch.empty(total, dtype=torch.float32, device=self.device)
-        offset = 0
-        for node in self._nodes:
+        total = 0
+        for node in self.nodes:
+            node.offset = total
+            total += -(-node.data.numel() // self.ALIGNMENT) * self.ALIGNMENT
+        self.data = torch.zeros(total, dtype=torch.float32, device=self.device)
+        for node in self.nodes:
             initial = node.data
-            node.offset = offset
-            offset += initial.numel()
             node.data = node.part_of(self.data)
             node.data.copy_(initial)
 
     def make_gradients(self) -> None:
         """Make room for the gradients: needed wherever they are not used up as they arise."""
         self.grad = torch.zeros_like(self.data)
-        for node in self._nodes:
+        for node in self.nodes:
             node.gradient_view = node.part_of(self.grad)
 
     def begin_step(self) -> None:
         """Mark every gradient as not yet written in this step."""
-        for node in self._nodes:
+        for node in self.nodes:
             node.written = False
 
     def end_step(self) -> None:
         """Check that every parameter got a gradient: a stale one would be learnt from again."""
-        if not all(node.written for node in self._nodes):
+        if not all(node.written for node in self.nodes):
             raise RuntimeError("a parameter got no gradient in this step")
 
 

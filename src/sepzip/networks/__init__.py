@@ -1,1 +1,7 @@
-"""The base networks, one a file, and their registry (base.py)."""
+"""The base networks, one a file; importing this registers them (base.py)."""
+
+from __future__ import annotations
+
+from . import pac
+
+__all__ = ["pac"]
