@@ -26,6 +26,9 @@ __all__ = ["EagerDecoding", "EagerEncoding"]
 
 _WARM_STEPS = 3
 
+Tick = Callable[[], None]
+"""Called once a step; it may raise to end the work."""
+
 capturing = threading.Lock()
 """Held while a graph is captured: one thread at a time."""
 
@@ -33,8 +36,9 @@ capturing = threading.Lock()
 class _Stepper:
     """Runs a step again and again; on CUDA as one captured graph."""
 
-    def __init__(self, step: Callable[[], None], device: torch.device) -> None:
+    def __init__(self, step: Callable[[], None], device: torch.device, tick: Tick | None) -> None:
         self._step = step
+        self._tick = tick
         self._device = device
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0
@@ -42,6 +46,8 @@ class _Stepper:
     def run(self, steps: int) -> None:
         """Run this many steps; on CUDA they may not have finished when this returns."""
         for _ in range(steps):
+            if self._tick is not None:
+                self._tick()
             if self._device.type != "cuda":
                 self._step()
             elif self._graph is not None:
@@ -68,11 +74,16 @@ class EagerEncoding:
     """Encodes: a chunk's steps run when it is queued, its entropy coding when it is collected."""
 
     def __init__(
-        self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
+        self,
+        model: ModelSettings,
+        lanes: int,
+        device: torch.device,
+        profile: Profile | None,
+        tick: Tick | None,
     ) -> None:
         self._model = Model(model, lanes, device)
         self._profile = profile or Profile()
-        self._stepper = _Stepper(self._step, device)
+        self._stepper = _Stepper(self._step, device, tick)
         self._encoder = BlockEncoder(lanes, model.lanes_per_coder)
         shape = (CHUNK_STEPS, lanes)
         self._symbols = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -140,8 +151,14 @@ class EagerDecoding:
     """Decodes: on the host, which waits for each step's frequencies."""
 
     def __init__(
-        self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
+        self,
+        model: ModelSettings,
+        lanes: int,
+        device: torch.device,
+        profile: Profile | None,
+        tick: Tick | None,
     ) -> None:
+        self._tick = tick
         self._settings = model
         self._lanes = lanes
         self._device = device
@@ -165,6 +182,8 @@ class EagerDecoding:
         coding = 0.0
         started = time.perf_counter()
         for step in range(steps):
+            if self._tick is not None:
+                self._tick()
             active = active_last if step == steps - 1 else self._lanes
             starts = model.predict().starts().cpu().numpy()
             began = time.perf_counter()

@@ -52,7 +52,7 @@ def encode_segment(
     queued: deque[tuple[int, bool]] = deque()
     done = 0
     with exactly(target):
-        run = encoding(model, lanes, target, profile)
+        run = encoding(model, lanes, target, profile, _tick(advance))
 
         def collect() -> CodedBlock | None:
             nonlocal done
@@ -98,7 +98,7 @@ def decode_segment(
     queued: deque[tuple[int, CodedBlock | None]] = deque()
     begun = done = 0
     with exactly(target):
-        run = decoding(model, lanes, target, profile)
+        run = decoding(model, lanes, target, profile, _tick(advance))
 
         def collect() -> None:
             nonlocal done
@@ -140,26 +140,46 @@ def decode_segment(
     return joiner.data
 
 
-def encoding(model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None) -> Encoding:
-    """Return what encodes a segment of so many lanes on the device, chunk by chunk, inside `exactly`."""
+def _tick(advance: Advance | None) -> Callable[[], None] | None:
+    """Return what tells `advance` that the work goes on: it is where a caller can end it."""
+    return None if advance is None else lambda: advance(0)
+
+
+def encoding(
+    model: ModelSettings,
+    lanes: int,
+    device: torch.device,
+    profile: Profile | None = None,
+    tick: Callable[[], None] | None = None,
+) -> Encoding:
+    """Return what encodes a segment of so many lanes on the device, chunk by chunk, inside `exactly`.
+
+    `tick` is called once a step where the host runs the steps: it may raise to end the work.
+    """
     if _has_kernels(model, device):
         from .graphs import GraphEncoding
 
         return GraphEncoding(model, lanes, device, profile)
     from .eager import EagerEncoding
 
-    return EagerEncoding(model, lanes, device, profile)
+    return EagerEncoding(model, lanes, device, profile, tick)
 
 
-def decoding(model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None) -> Decoding:
-    """Return what decodes a segment of so many lanes on the device, chunk by chunk, inside `exactly`."""
+def decoding(
+    model: ModelSettings,
+    lanes: int,
+    device: torch.device,
+    profile: Profile | None = None,
+    tick: Callable[[], None] | None = None,
+) -> Decoding:
+    """Return what decodes a segment, as `encoding` does."""
     if _has_kernels(model, device):
         from .graphs import GraphDecoding
 
         return GraphDecoding(model, lanes, device, profile)
     from .eager import EagerDecoding
 
-    return EagerDecoding(model, lanes, device, profile)
+    return EagerDecoding(model, lanes, device, profile, tick)
 
 
 def _has_kernels(model: ModelSettings, device: torch.device) -> bool:
@@ -167,9 +187,7 @@ def _has_kernels(model: ModelSettings, device: torch.device) -> bool:
     from .networks import base
 
     return (
-        device.type == "cuda"
-        and base.has_kernels(model.network)
-        and importlib.util.find_spec("triton") is not None
+        device.type == "cuda" and base.has_kernels(model) and importlib.util.find_spec("triton") is not None
     )
 
 

@@ -12,7 +12,19 @@ from .presets import ModelSettings
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Ledger", "Share", "advice", "available", "installed", "memory_needed", "parameter_count"]
+__all__ = [
+    "LARGE_MODEL",
+    "Ledger",
+    "Share",
+    "advice",
+    "available",
+    "installed",
+    "memory_needed",
+    "parameter_count",
+]
+
+LARGE_MODEL = 1 << 23
+"""Models of at least so many weights keep a device's memory busy by their updates alone."""
 
 _MIB = 1 << 20
 

@@ -16,13 +16,10 @@ from weakref import WeakValueDictionary
 import torch
 
 from .exact.workspace import Workspace
-from .memory import parameter_count
+from .memory import LARGE_MODEL, parameter_count
 from .presets import ModelSettings
 
 __all__ = ["Turns", "Workspaces", "workspaces"]
-
-SHARED_FROM = 1 << 23
-"""Models of at least so many weights take turns: their updates alone keep a device's memory busy."""
 
 
 class Turns:
@@ -56,7 +53,7 @@ class Workspaces:
 
     def lend(self, model: ModelSettings, lanes: int) -> Turns:
         """Return the workspace for a segment's steps: one that others share if the model is large."""
-        if parameter_count(model, lanes) < SHARED_FROM:
+        if parameter_count(model, lanes) < LARGE_MODEL:
             return Turns(Workspace(self._device))
         with self._lock:
             turns = self._shared.get((model, lanes))

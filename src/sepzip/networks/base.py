@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 
-__all__ = ["Front", "Network", "build", "has_kernels", "kernels_of", "register"]
+__all__ = ["Front", "Kernels", "Network", "build", "has_kernels", "kernels_of", "register"]
 
 
 class Front(Protocol):
@@ -38,29 +39,39 @@ class Network(Protocol):
 
 Builder = Callable[[ModelSettings, int, Parameters, Initialiser], Network]
 
-_builders: dict[str, Builder] = {}
-_kernels: dict[str, str] = {}
 
+@dataclass(frozen=True)
+class Kernels:
+    """The twin of a network that is made of kernels.
 
-def register(name: str, builder: Builder, kernels: str | None = None) -> None:
-    """Let settings whose network is `name` be built by `builder`.
-
-    `kernels` is the module, if there is one, whose function `fuse` makes a FusedNetwork of what was built;
-    it is imported only where kernels can run.
+    `module` has the function `fuse`, which makes a FusedNetwork of what was built; it is imported only where
+    kernels can run. `fits` says whether settings are within what the kernels hold in their registers.
     """
+
+    module: str
+    fits: Callable[[ModelSettings], bool]
+
+
+_builders: dict[str, Builder] = {}
+_kernels: dict[str, Kernels] = {}
+
+
+def register(name: str, builder: Builder, kernels: Kernels | None = None) -> None:
+    """Let settings whose network is `name` be built by `builder`, and its steps run by `kernels`."""
     _builders[name] = builder
     if kernels is not None:
         _kernels[name] = kernels
 
 
-def has_kernels(name: str) -> bool:
-    """Return whether the network has a twin made of kernels."""
-    return name in _kernels
+def has_kernels(settings: ModelSettings) -> bool:
+    """Return whether the network of these settings has a twin made of kernels."""
+    kernels = _kernels.get(settings.network)
+    return kernels is not None and kernels.fits(settings)
 
 
 def kernels_of(name: str) -> Any:
     """Return the module of the network's kernels."""
-    return importlib.import_module(_kernels[name])
+    return importlib.import_module(_kernels[name].module)
 
 
 def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:

@@ -18,7 +18,7 @@ from ..exact.mean import mean_of_two
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 from ..semantics import SemanticsEnhancement
-from .base import Front, register
+from .base import Front, Kernels, register
 
 __all__ = ["PAC", "Embedding", "FeedForward", "LaneLayer"]
 
@@ -167,4 +167,14 @@ def _newest(tape: Tape, x: Node, size: int) -> Node:
     return out
 
 
-register("pac", PAC, "sepzip.networks.kernels.pac")
+def _fits_kernels(settings: ModelSettings) -> bool:
+    """Return whether a program can hold a lane's values, and a column block of its matrix."""
+    return (
+        settings.width <= 1024
+        and max(settings.lane_widths) <= 512
+        and settings.embedding <= 64
+        and settings.context <= (64 if settings.semantics else 256)
+    )
+
+
+register("pac", PAC, Kernels("sepzip.networks.kernels.pac", _fits_kernels))

@@ -13,11 +13,11 @@ __all__ = ["Aside"]
 class Aside:
     """A second CUDA stream that is forked from the current one and joined again; on a CPU, nothing at all.
 
-    Captured in a graph, the two become parallel branches.
+    Captured in a graph, the two become parallel branches. Without `forks` all stays in the current stream.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    def __init__(self, device: torch.device, forks: bool = True) -> None:
+        self._stream = torch.cuda.Stream(device) if forks and device.type == "cuda" else None
 
     @contextmanager
     def branch(self) -> Iterator[None]:

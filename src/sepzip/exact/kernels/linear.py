@@ -27,6 +27,7 @@ __all__ = [
     "size_bits",
     "splits",
     "sum_of_splits",
+    "transpose",
 ]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
@@ -109,10 +110,8 @@ def _power_of_2(size: int) -> int:
 
 def _tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps: the largest that still gives enough programs."""
-    for tile_rows, tile_columns, warps in ((64, 128, 8), (64, 64, 4)):
-        if triton.cdiv(rows, tile_rows) * triton.cdiv(columns, tile_columns) >= 64:
-            return tile_rows, tile_columns, warps
-    return 32, 32, 4
+    size = 64 if triton.cdiv(rows, 64) * triton.cdiv(columns, 64) >= 64 else 32
+    return size, size, 4
 
 
 def _inner(size: int) -> tuple[int, int]:
@@ -135,7 +134,8 @@ def splits(inner_size: int) -> int:
 def sum_of_splits(sums, place, inside, stride, SPLITS: tl.constexpr):
     """Return the int32 sums of the parts that lie `stride` apart."""
     total = tl.load(sums + place, mask=inside, other=0)
-    for split in range(1, SPLITS):
+    # Unrolled, so that no load waits for another.
+    for split in tl.static_range(1, SPLITS):
         total += tl.load(sums + split * stride + place, mask=inside, other=0)
     return total
 
@@ -245,6 +245,23 @@ def activate(x: Tensor, largest: Tensor, whole: Tensor, whole_by_input: Tensor) 
 
 
 @triton.jit
+def _transpose(x, out, lanes, width: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (row < lanes)[:, None] & (column < width)[None, :]
+    values = tl.load(x + row[:, None] * width + column[None, :], mask=inside, other=0)
+    tl.store(out + column[None, :] * lanes + row[:, None], values, mask=inside)
+
+
+def transpose(x: Tensor, out: Tensor) -> None:
+    """Write int8 x [lanes, width] to `out` [width, lanes]."""
+    lanes, width = x.shape
+    _transpose[(triton.cdiv(lanes, 64), triton.cdiv(width, 32))](
+        x, out, lanes, width, 64, 32, num_warps=4, **EXACT
+    )
+
+
+@triton.jit
 def _linear_sums(
     x,
     weight,
@@ -291,7 +308,7 @@ def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
 
 def _wide_tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps, where splits of the sum give enough programs."""
-    return 64 if rows > 32 else 32, min(128, max(32, _power_of_2(columns))), 4
+    return 64 if rows > 32 else 32, min(64, max(32, _power_of_2(columns))), 4
 
 
 @triton.jit

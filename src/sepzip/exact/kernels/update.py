@@ -44,13 +44,14 @@ if SUM_MOST != GRADIENT_MOST:
 _COLUMNS = 16
 """Columns of one program that sums over lanes."""
 
-_LANES = 64
-"""Lanes that such a program takes at a time."""
 
+def _chunks(lanes: int, most: int) -> tuple[int, int]:
+    """Return how many lanes, up to `most`, such a program takes at a time, and how often.
 
-def _chunks(lanes: int) -> int:
-    """Return how often, rounded up to a power of two: every number is a kernel to compile."""
-    return 1 << (-(-lanes // _LANES) - 1).bit_length()
+    Both are rounded up to powers of two: every pair is a kernel to compile.
+    """
+    step = min(most, max(32, triton.next_power_of_2(lanes)))
+    return step, triton.next_power_of_2(triton.cdiv(lanes, step))
 
 
 class Parameter(NamedTuple):
@@ -188,7 +189,7 @@ def gradient_digits(
     largest sizes that they come from. With `rows` those digits are written too.
     """
     lanes, outputs = gradient.shape
-    columns = 32 if outputs > 1024 else 16
+    columns = 32 if outputs > 1024 else 8
     _gradient_digits[(triton.cdiv(outputs, columns),)](
         gradient,
         scale_x,
@@ -209,8 +210,7 @@ def gradient_digits(
         outputs,
         rows is not None,
         columns,
-        _LANES,
-        _chunks(lanes),
+        *_chunks(lanes, 64 if columns == 32 else 256),
         num_warps=8 if columns == 32 else 4,
         **EXACT,
     )
@@ -302,7 +302,7 @@ def weight_update(
     (inputs, lanes), outputs = x.shape, len(digits.scale)
     whole_columns = inputs <= WHOLE_COLUMNS
     if whole_columns:
-        rows, columns = max(32, triton.next_power_of_2(inputs)), 32
+        rows, columns = max(32, triton.next_power_of_2(inputs)), 32 if outputs > 1024 else 16
     else:
         rows, columns = 64, 64 if outputs > 32 else 32
         column_largest.zero_()
@@ -584,8 +584,7 @@ class ColumnTasks:
             self._lanes,
             self._ENTRIES,
             _COLUMNS,
-            _LANES,
-            _chunks(self._lanes),
-            num_warps=4,
+            *_chunks(self._lanes, 256),
+            num_warps=8,
             **EXACT,
         )

@@ -30,6 +30,7 @@ from ...exact.kernels.linear import (
     row_digits,
     splits,
     sum_of_splits,
+    transpose,
 )
 from ...exact.kernels.patches import FusedSemantics
 from ...exact.kernels.update import (
@@ -48,6 +49,7 @@ from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST, INT16_MOST, quantise
 from ...exact.tape import ParameterNode
 from ...exact.workspace import Workspace
+from ...memory import LARGE_MODEL
 from ...semantics import SHARPNESS, SemanticsEnhancement
 from ..pac import PAC, Embedding, FeedForward, LaneLayer
 
@@ -92,12 +94,11 @@ def _feed_forward_end(
 
 
 @triton.jit
-def _store_quantised(x, lane, column, inside, whole, whole_by_input, scale_out, lanes, width: tl.constexpr):
-    """Store a lane's x as int8 in both layouts, and its scale."""
+def _store_quantised(x, lane, column, inside, whole, scale_out, width: tl.constexpr):
+    """Store a lane's x as int8, and its scale."""
     factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT8_MOST)
     values = quantised(x, factor).to(tl.int8)
     tl.store(whole + lane * width + column, values, mask=inside)
-    tl.store(whole_by_input + column * lanes + lane, values, mask=inside)
     tl.store(scale_out + lane, scale)
 
 
@@ -113,7 +114,6 @@ def _end_kernel(
     normal_out,
     slope_out,
     whole,
-    whole_by_input,
     scale_out,
     lanes,
     width: tl.constexpr,
@@ -142,7 +142,7 @@ def _end_kernel(
         most,
         SPLITS,
     )
-    _store_quantised(x, lane, column, inside, whole, whole_by_input, scale_out, lanes, width)
+    _store_quantised(x, lane, column, inside, whole, scale_out, width)
 
 
 @triton.jit
@@ -181,7 +181,6 @@ def _start_kernel(
     normal_in,
     slope_in,
     whole,
-    whole_by_input,
     scale_x,
     hidden_largest,
     lanes,
@@ -274,7 +273,7 @@ def _start_kernel(
         offset_in + column, mask=inside, other=0.0
     )
     tl.store(skip + place, x, mask=inside)
-    _store_quantised(x, lane, column, inside, whole, whole_by_input, scale_x, lanes, width)
+    _store_quantised(x, lane, column, inside, whole, scale_x, width)
     tl.store(hidden_largest + lane, 0)
 
 
@@ -620,7 +619,7 @@ class _Block:
         width, hidden = self.weight_in.by_input.shape
         self.skip, self.normal_in = take("skip", lanes, width), take("normal_in", lanes, width)
         self.slope_in, self.slope_out = take("slope_in", lanes), take("slope_out", lanes)
-        self.whole = take("whole", width, lanes, dtype=torch.int8)
+        self.whole = take("whole", lanes, width, dtype=torch.int8)
         self.scale_x = take("scale_x", lanes)
         self.hidden = take("hidden", lanes, hidden)
         self.hidden_whole = take("hidden_whole", hidden, lanes, dtype=torch.int8)
@@ -697,7 +696,8 @@ class FusedPAC:
         self._learner = learner
         self._lanes = lanes
         self._steps = steps
-        self._aside = Aside(workspace.device)
+        # A large model's updates keep the device's memory busy: nothing gains by running beside them.
+        self._aside = Aside(workspace.device, forks=network.parameters.data.numel() < LARGE_MODEL)
         self._blocks = [
             _Block(lane_layer, feed_forward, state, lanes, workspace, f"block{index}")
             for index, (lane_layer, feed_forward) in enumerate(
@@ -722,7 +722,8 @@ class FusedPAC:
         parts = max(self._splits, self._out_splits)
         self._sums = take("sums", parts, lanes, width, dtype=torch.int32)
         self._low_sums = take("low_sums", parts, lanes, width, dtype=torch.int32)
-        self._whole = take("whole", lanes, width, dtype=torch.int8)
+        self._lane_whole = take("lane_whole", lanes, width, dtype=torch.int8)
+        self._transposed = take("transposed", width, lanes, dtype=torch.int8)
         self._hidden_whole = take("hidden_whole", lanes, hidden, dtype=torch.int8)
         self._largest = take("largest", lanes, dtype=torch.int32)
         self._high = take("high", lanes, width, dtype=torch.int8)
@@ -730,7 +731,7 @@ class FusedPAC:
         self._digit_scale = take("digit_scale", lanes)
         self._hidden_high = take("hidden_high", lanes, hidden, dtype=torch.int8)
         self._hidden_low = take("hidden_low", lanes, hidden, dtype=torch.int8)
-        self._out_whole = take("out_whole", width, lanes, dtype=torch.int8)
+        self._out_whole = take("out_whole", lanes, width, dtype=torch.int8)
         self._out_scale = take("out_scale", lanes)
         self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
         self._out_high = take("out_high", lanes, 256, dtype=torch.int8)
@@ -744,7 +745,7 @@ class FusedPAC:
         for block in self._blocks:
             self._start(block, before, rows)
             linear_forward(
-                self._whole,
+                block.whole,
                 block.weight_in.by_output,
                 block.scale_x,
                 block.weight_in.scale,
@@ -757,7 +758,7 @@ class FusedPAC:
             before, rows = block, self._rows
         self._end(self._blocks[-1])
         linear_forward(
-            self._whole,
+            self._out_whole,
             self._out.by_output,
             self._out_scale,
             self._out.scale,
@@ -772,7 +773,8 @@ class FusedPAC:
         gradient_sums(self._out_high, self._out_low, self._out.by_input, self._sums, self._low_sums)
         with self._aside.branch():
             gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, self._learner)
-            self._out.update(self._out_whole, self._out_digits, self._learner)
+            transpose(self._out_whole, self._transposed)
+            self._out.update(self._transposed, self._out_digits, self._learner)
         self._end_backward(self._blocks[-1])
         for index in reversed(range(len(self._blocks))):
             self._block_backward(self._blocks[index], self._blocks[index - 1] if index else None)
@@ -808,7 +810,8 @@ class FusedPAC:
         )
         gradient_sums(self._hidden_high, self._hidden_low, weight_in.by_input, self._sums, self._low_sums)
         with self._aside.branch():
-            weight_in.update(block.whole, block.hidden_digits, self._learner)
+            transpose(block.whole, self._transposed)
+            weight_in.update(self._transposed, block.hidden_digits, self._learner)
         self._start_backward(block, before)
         with self._aside.branch():
             block.update_lanes(self._learner)
@@ -839,7 +842,7 @@ class FusedPAC:
             block.lane_skip,
             block.lane_normal_in,
             block.lane_slope_in,
-            self._whole,
+            self._lane_whole,
             block.lane_normal_out,
             block.lane_slope_out,
             block.ring,
@@ -849,7 +852,6 @@ class FusedPAC:
             block.skip,
             block.normal_in,
             block.slope_in,
-            self._whole,
             block.whole,
             block.scale_x,
             block.hidden_largest,
@@ -878,7 +880,6 @@ class FusedPAC:
             block.skip,
             block.normal_out,
             block.slope_out,
-            self._whole,
             self._out_whole,
             self._out_scale,
             self._lanes,
