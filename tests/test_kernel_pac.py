@@ -20,8 +20,6 @@ from sepzip.networks.pac import PAC, Embedding
 from sepzip.optimizer import Adam
 from sepzip.presets import ModelSettings
 
-_STEPS = 3
-
 _TINY = ModelSettings(
     semantics=False,
     context=5,
@@ -108,19 +106,21 @@ def _train_fused(network: PAC, contexts: Tensor, symbols: Tensor, settings: Mode
 
 
 @pytest.mark.parametrize(
-    ("lanes", "settings"),
+    ("lanes", "steps", "settings"),
     [
-        (3, _TINY),
-        (40, replace(_TINY, lane_widths=(21,), hidden=264, context=3, embedding=7)),
-        (33, replace(_TINY, lane_widths=(1, 2))),
-        (1, replace(_TINY, hidden=1, context=1, embedding=20)),
+        # Several blocks: a lane width that does not divide the width, and one that is all of it.
+        (3, 3, _TINY),
+        # More inputs than a program quantises at once, more lanes than a tile has.
+        (37, 2, replace(_TINY, lane_widths=(21,), hidden=264, context=3, embedding=7)),
+        (2, 3, replace(_TINY, lane_widths=(1, 2))),
+        (1, 3, replace(_TINY, lane_widths=(1,), hidden=1, context=1, embedding=1)),
     ],
 )
-def test_training(lanes: int, settings: ModelSettings) -> None:
+def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
     generator = torch.Generator().manual_seed(lanes)
-    stream = torch.randint(0, 256, (settings.context + _STEPS, lanes), generator=generator)
+    stream = torch.randint(0, 256, (settings.context + steps, lanes), generator=generator)
     stream[:, : lanes // 2] %= 5
-    contexts = torch.stack([stream[i : i + settings.context] for i in range(_STEPS)])
+    contexts = torch.stack([stream[i : i + settings.context] for i in range(steps)])
     symbols = stream[settings.context :]
     with torch.inference_mode():
         plain = _train_plain(_network(settings, lanes, torch.device("cpu")), contexts, symbols, settings)

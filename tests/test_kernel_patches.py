@@ -28,6 +28,7 @@ class _Both:
         self.parameters = Parameters(torch.device("cpu"))
         self.plain = SemanticsEnhancement(settings, self.parameters, Initialiser(7, torch.device("cpu")))
         self.parameters.seal()
+        self.parameters.make_gradients()
         flat = self.parameters.data
         flat.add_(torch.randn(flat.shape, generator=torch.Generator().manual_seed(3)) * spread)
         self.state = (flat, torch.zeros_like(flat), torch.zeros_like(flat))

@@ -12,7 +12,7 @@ from kernels import DEVICE
 from sepzip.exact.kernels import softmax
 from sepzip.frequencies import Frequencies
 
-LANES = [1, 3, 8, 9, 65, 300]
+LANES = [1, 3, 8, 9, 65]
 
 
 def hard_logits(lanes: int) -> Tensor:
