@@ -18,10 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepzip import devices, engine, presets
-from sepzip.coder.plain import BlockEncoder
+from sepzip import devices, engine, presets, runs
 from sepzip.lanes import split_lanes
-from sepzip.model import Model
 
 GROUP = 250
 
@@ -75,22 +73,20 @@ def measure(
     """Return the mean loss of each step in bits, the seconds, and the coder's output's SHA-256."""
     matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
     losses: list[float] = []
-    coder = BlockEncoder(lanes, settings.lanes_per_coder)
+    block = None
     with engine.exactly(device):
-        model = Model(settings, lanes, device)
-        source = engine.Truth(lanes, device)
-        stepper = engine.Stepper(model, source, device)
+        run = engine.encoding(settings, lanes, device, None)
         begun = time.perf_counter()
-        for first in range(0, len(matrix), engine.CHUNK_STEPS):
-            chunk = matrix[first : first + engine.CHUNK_STEPS]
-            source.load(chunk)
-            stepper.run(len(chunk))
-            starts, widths = source.intervals(len(chunk))
-            losses.extend((24 - np.log2(widths)).mean(1))
-            for row in range(len(chunk)):
-                coder.step(starts[row], widths[row])
+        for first in range(0, len(matrix), runs.CHUNK_STEPS):
+            chunk = matrix[first : first + runs.CHUNK_STEPS]
+            # One block, and every lane is coded in the last step too: losses are means over the same lanes.
+            run.queue(chunk, lanes, first + len(chunk) == len(matrix))
+            losses.extend((24 - np.log2(run.frequencies)).mean(1))
+            block = run.collect()
         seconds = time.perf_counter() - begun
-    return losses, seconds, hashlib.sha256(coder.finish_block()).hexdigest()
+    if block is None:
+        raise RuntimeError("the last chunk ended no block")
+    return losses, seconds, hashlib.sha256(block.payload).hexdigest()
 
 
 if __name__ == "__main__":

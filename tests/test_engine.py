@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -53,6 +54,23 @@ def test_devices_make_and_read_the_same_blocks(text: bytes, encode: str, decode:
     blocks = list(encode_segment(data, TINY, 7, encode))
     assert blocks == list(encode_segment(data, TINY, 7, "cpu"))
     assert decode_segment(blocks, len(data), TINY, 7, decode) == data
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_frequencies_of_the_last_chunk_say_what_it_costs(text: bytes, device: str) -> None:
+    steps, lanes = (runs.CHUNK_STEPS, 9), 5
+    symbols = np.frombuffer(bytearray(text[: sum(steps) * lanes]), np.uint8).reshape(-1, lanes)
+    bits = 0.0
+    with engine.exactly(torch.device(device)):
+        run = engine.encoding(TINY, lanes, torch.device(device), None)
+        for chunk in np.split(symbols, [steps[0]]):
+            run.queue(chunk, lanes, len(chunk) == steps[1])
+            assert run.frequencies.shape == chunk.shape
+            bits += float((24 - np.log2(run.frequencies)).sum())
+            block = run.collect()
+    assert block is not None
+    # Two coders, which end with a few bytes each.
+    assert 0 <= len(block.payload) - bits / 8 < 20
 
 
 def test_it_learns(text: bytes) -> None:

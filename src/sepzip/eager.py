@@ -91,12 +91,17 @@ class EagerEncoding:
         self._frequencies = torch.zeros(shape, dtype=torch.int64, device=device)
         self._index = torch.zeros(1, dtype=torch.int64, device=device)
         self._queued: deque[_Intervals] = deque()
-        self._block_steps = 0
+        self._chunk_steps = self._block_steps = 0
 
     @property
     def is_full(self) -> bool:
         """Whether the block should end, as far as collected."""
         return self._encoder.is_full
+
+    @property
+    def frequencies(self) -> NDArray[np.int64]:
+        """The frequencies, [steps, lanes], of the symbols of the chunk queued last."""
+        return self._frequencies[: self._chunk_steps].cpu().numpy().copy()
 
     def _step(self) -> None:
         frequencies = self._model.predict()
@@ -109,7 +114,7 @@ class EagerEncoding:
 
     def queue(self, symbols: NDArray[np.uint8], active_last: int, ends_block: bool) -> None:
         """Run the steps of these symbols, [steps, lanes]."""
-        steps = len(symbols)
+        self._chunk_steps = steps = len(symbols)
         with self._profile.stage("copy in"):
             self._symbols[:steps].copy_(torch.from_numpy(symbols))
             self._index.zero_()

@@ -127,6 +127,11 @@ class GraphEncoding:
         """Whether the block should end, as far as collected."""
         return self._encoder.is_full
 
+    @property
+    def frequencies(self) -> NDArray[np.int64]:
+        """The frequencies, [steps, lanes], of the symbols of the chunk queued last, for which this waits."""
+        return self._intervals[1][: self._before].cpu().numpy().astype(np.int64)
+
     def _step(self) -> None:
         self._model.predict()
         self._model.learn(self._intervals)

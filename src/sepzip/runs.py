@@ -43,6 +43,10 @@ class Encoding(Protocol):
     def is_full(self) -> bool:
         """Whether the block should end, as far as collected."""
 
+    @property
+    def frequencies(self) -> NDArray[np.int64]:
+        """The frequencies, [steps, lanes], of the symbols of the chunk queued last, for which this waits."""
+
 
 class Decoding(Protocol):
     """A segment being decoded on a device."""
