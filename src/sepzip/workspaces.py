@@ -43,22 +43,27 @@ class Turns:
 
 
 class Workspaces:
-    """The workspaces of one device."""
+    """The workspaces of one device.
+
+    Where `shared` is set to False, large models that begin afterwards get one each as well: what sharing
+    saves and costs can then be measured.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        self.shared = True
         self._device = device
         self._lock = threading.Lock()
         # A workspace goes when the last segment that works in it does.
-        self._shared: WeakValueDictionary[tuple[ModelSettings, int], Turns] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[ModelSettings, int], Turns] = WeakValueDictionary()
 
     def lend(self, model: ModelSettings, lanes: int) -> Turns:
         """Return the workspace for a segment's steps: one that others share if the model is large."""
-        if parameter_count(model, lanes) < LARGE_MODEL:
+        if not self.shared or parameter_count(model, lanes) < LARGE_MODEL:
             return Turns(Workspace(self._device))
         with self._lock:
-            turns = self._shared.get((model, lanes))
+            turns = self._turns.get((model, lanes))
             if turns is None:
-                turns = self._shared[model, lanes] = Turns(Workspace(self._device))
+                turns = self._turns[model, lanes] = Turns(Workspace(self._device))
             return turns
 
 

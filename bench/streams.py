@@ -1,0 +1,139 @@
+"""Several segments in flight: speed, memory and output of every combination of streams and devices.
+
+    python bench/streams.py FILE [--size 64M] [--segment 8M] [--streams 1 2 4] [--device cuda:0 cuda:0,1]
+                            [--level L | --network NAME] [--no-seb] [--lanes N] [--isolated]
+
+The file, repeated until it is as long as --size, is compressed and decompressed in memory. --isolated gives
+every segment a workspace of its own, where large models otherwise share one. Prints a JSON line for each
+combination: `step_share` is the share of the wall clock times the streams in which a step was under way or
+waited for its turn; `peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled
+before the clock starts. Exit status 1 if any byte differs, or the output of two combinations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import io
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sepzip import devices, engine, presets, runs
+from sepzip.cli.sizes import read_size
+from sepzip.pipeline import bytes_a_segment, compress_stream, decompress_stream
+from sepzip.profile import Profile
+from sepzip.workspaces import workspaces
+
+
+def main() -> int:
+    """Run the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--size", type=read_size)
+    parser.add_argument("--segment", type=read_size)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--device", nargs="+", default=["auto"])
+    parser.add_argument("--level", type=int)
+    parser.add_argument("--network")
+    parser.add_argument("--no-seb", action="store_true")
+    parser.add_argument("--lanes", type=int)
+    parser.add_argument("--isolated", action="store_true")
+    options = parser.parse_args()
+    preset = presets.resolve(
+        options.level, options.network, not options.no_seb, options.lanes, options.segment
+    )
+    content = options.file.read_bytes()
+    size = options.size or len(content)
+    content = (content * -(-size // len(content)))[:size]
+    for name in {name for spelling in options.device for name in devices.pick_devices(spelling)}:
+        workspaces(torch.device(name)).shared = not options.isolated
+        warm_up(content, preset, name)
+    outputs, all_same = set(), True
+    for device, streams in itertools.product(options.device, options.streams):
+        result = measure(content, preset, device, streams)
+        settings = {
+            "device": device,
+            "streams": streams,
+            "workspaces": "isolated" if options.isolated else "shared",
+        }
+        print(json.dumps(settings | result), flush=True)
+        outputs.add(result["sha256"])
+        all_same &= result["same"]
+    return 0 if all_same and len(outputs) == 1 else 1
+
+
+def warm_up(content: bytes, preset: presets.Preset, device: str) -> None:
+    """Code two chunks of a segment, in both directions, so that every kernel is there."""
+    lanes = preset.lanes_for(bytes_a_segment(preset, len(content)))
+    few = content[: 2 * lanes * runs.CHUNK_STEPS]
+    blocks = list(engine.encode_segment(few, preset.model, lanes, device))
+    engine.decode_segment(blocks, len(few), preset.model, lanes, device)
+
+
+def measure(content: bytes, preset: presets.Preset, device: str, streams: int) -> dict[str, Any]:
+    """Return the figures of one combination, and whether the content came back."""
+    frame, back = io.BytesIO(), io.BytesIO()
+    compress = timed(
+        lambda profile: compress_stream(
+            io.BytesIO(content), frame, preset, device, streams=streams, size=len(content), profile=profile
+        ),
+        device,
+        len(content),
+    )
+    packed = frame.getvalue()
+    decompress = timed(
+        lambda profile: decompress_stream(io.BytesIO(packed), back, device, streams=streams, profile=profile),
+        device,
+        len(content),
+    )
+    return {
+        "bytes": len(content),
+        "coded": len(packed),
+        "segments": -(-len(content) // bytes_a_segment(preset, len(content))),
+        "compress": compress,
+        "decompress": decompress,
+        "same": back.getbuffer() == content,
+        "sha256": hashlib.sha256(packed).hexdigest(),
+    }
+
+
+def timed(work: Callable[[Profile], object], device: str, size: int) -> dict[str, Any]:
+    """Return the time that the work takes, and what its devices did and needed meanwhile."""
+    gpus = [name for name in devices.pick_devices(device) if name != "cpu"]
+    gc.collect()
+    for name in gpus:
+        with torch.cuda.device(name):
+            torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(name)
+    profile = Profile()
+    begun = time.perf_counter()
+    work(profile)
+    seconds = time.perf_counter() - begun
+    report = profile.report()
+    return {
+        "seconds": round(seconds, 3),
+        "mb_per_s": round(size / 1e6 / seconds, 4),
+        "step_share": {
+            name: round(used.seconds.get("step", 0.0) / (report.wall * used.streams), 4)
+            for name, used in report.devices.items()
+        },
+        "peak_mib": {
+            name: [
+                torch.cuda.max_memory_allocated(name) >> 20,
+                torch.cuda.max_memory_reserved(name) >> 20,
+            ]
+            for name in gpus
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Which segments in flight on a device share the memory of a step."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+
+from conftest import TINY
+from sepzip.memory import parameter_count
+from sepzip.presets import NETWORKS
+from sepzip.workspaces import SHARED_FROM, Workspaces, workspaces
+
+CPU = torch.device("cpu")
+LARGE = NETWORKS["pac"][True].model
+
+
+def test_large_models_of_one_kind_take_turns() -> None:
+    pool = Workspaces(CPU)
+    assert parameter_count(LARGE, 4) >= SHARED_FROM
+    first = pool.lend(LARGE, 4)
+    assert pool.lend(LARGE, 4) is first
+    assert pool.lend(LARGE, 5) is not first
+    assert pool.lend(LARGE, 5).workspace is not first.workspace
+
+
+def test_a_workspace_goes_with_the_last_that_works_in_it() -> None:
+    pool = Workspaces(CPU)
+    first, second = pool.lend(LARGE, 4), pool.lend(LARGE, 4)
+    gone = weakref.ref(first.workspace)
+    del first
+    assert gone() is second.workspace
+    del second
+    assert gone() is None
+
+
+def test_small_models_have_one_each() -> None:
+    pool = Workspaces(CPU)
+    first = pool.lend(TINY, 4)
+    assert pool.lend(TINY, 4).workspace is not first.workspace
+
+
+def test_large_models_have_one_each_where_nothing_is_shared() -> None:
+    pool = Workspaces(CPU)
+    shared = pool.lend(LARGE, 4)
+    pool.shared = False
+    assert pool.lend(LARGE, 4).workspace is not shared.workspace
+    pool.shared = True
+    assert pool.lend(LARGE, 4) is shared
+
+
+def test_a_device_has_the_same_workspaces_every_time() -> None:
+    assert workspaces(CPU) is workspaces(torch.device("cpu"))
