@@ -7,9 +7,9 @@ import weakref
 import torch
 
 from conftest import TINY
-from sepzip.memory import parameter_count
+from sepzip.memory import LARGE_MODEL, parameter_count
 from sepzip.presets import NETWORKS
-from sepzip.workspaces import SHARED_FROM, Workspaces, workspaces
+from sepzip.workspaces import Workspaces, workspaces
 
 CPU = torch.device("cpu")
 LARGE = NETWORKS["pac"][True].model
@@ -17,7 +17,7 @@ LARGE = NETWORKS["pac"][True].model
 
 def test_large_models_of_one_kind_take_turns() -> None:
     pool = Workspaces(CPU)
-    assert parameter_count(LARGE, 4) >= SHARED_FROM
+    assert parameter_count(LARGE, 4) >= LARGE_MODEL
     first = pool.lend(LARGE, 4)
     assert pool.lend(LARGE, 4) is first
     assert pool.lend(LARGE, 5) is not first
