@@ -33,13 +33,23 @@ class FrameHeader:
 
 @dataclass(frozen=True)
 class _Setting:
-    """How one field of ModelSettings is written: the range of its number, or of each number of its list."""
+    """How one field of ModelSettings is written: the range of its number, or of each number of its list.
+
+    It is written for `networks` only, None being all of them; the others have the field's default.
+    """
 
     field: str
     least: int
     most: int
     is_list: bool = False
+    networks: frozenset[str] | None = None
 
+    def belongs_to(self, network: str) -> bool:
+        """Return whether a header that names this network has the setting."""
+        return self.networks is None or network in self.networks
+
+
+_LSTM = frozenset({"lstm"})
 
 _SETTINGS = {
     1: _Setting("semantics", 0, 1),
@@ -54,12 +64,22 @@ _SETTINGS = {
     10: _Setting("lanes_per_coder", 1, 64),
     12: _Setting("learning_rate_last", 1, 1_000_000),
     13: _Setting("learning_rate_steps", 1, 10_000),
+    30: _Setting("layers", 1, 64, networks=_LSTM),
+    31: _Setting("beta1", 0, 999_900, networks=_LSTM),
+    32: _Setting("beta2", 0, 999_900, networks=_LSTM),
 }
+
+_DEFAULTS = ModelSettings()
 
 
 def known_networks() -> frozenset[str]:
     """Return the names that a header's network can have."""
     return frozenset(preset.model.network for presets in NETWORKS.values() for preset in presets.values())
+
+
+def has_semantics(network: str) -> bool:
+    """Return whether the SEB can stand in front of the network."""
+    return any(True in presets and presets[True].model.network == network for presets in NETWORKS.values())
 
 
 def encode_header(model: ModelSettings | None) -> bytes:
@@ -76,6 +96,8 @@ def encode_header(model: ModelSettings | None) -> bytes:
         name = model.network.encode("ascii")
         numerics, body = NUMERICS_VERSION, bytes([len(name)]) + name
         for identifier, setting in _SETTINGS.items():
+            if not setting.belongs_to(model.network):
+                continue
             value = getattr(model, setting.field)
             body += bytes([identifier])
             if setting.is_list:
@@ -163,9 +185,18 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
             raise CorruptError("the header has settings but no network: it is damaged")
         return None
     for setting in _SETTINGS.values():
-        if setting.field not in fields:
+        if setting.belongs_to(network) and setting.field not in fields:
             raise CorruptError(f"the header lacks the setting {setting.field}: it is damaged")
+        if not setting.belongs_to(network) and setting.field in fields:
+            raise CorruptError(
+                f"the header has the setting {setting.field}, which network {network} does not use: "
+                "it is damaged"
+            )
     fields["semantics"] = bool(fields["semantics"])
+    if fields["semantics"] and not has_semantics(network):
+        raise UnsupportedError(
+            f"made with the SEB in front of {network}, which this sepzip does not have: install a newer sepzip"
+        )
     model = ModelSettings(network=network, **fields)
     fault = _fault(model)
     if fault:
@@ -206,11 +237,17 @@ def _fault(model: ModelSettings) -> str | None:
         return f"network {model.network!r} is unknown"
     for setting in _SETTINGS.values():
         value = getattr(model, setting.field)
+        if not setting.belongs_to(model.network):
+            if value != getattr(_DEFAULTS, setting.field):
+                return f"{setting.field} is {value}, but network {model.network} does not use it"
+            continue
         if setting.is_list and len(value) > _MOST_LANE_WIDTHS:
             return f"{setting.field} has {len(value)} entries, more than {_MOST_LANE_WIDTHS}"
         for number in value if setting.is_list else (value,):
             if not setting.least <= number <= setting.most:
                 return f"{setting.field} is {number}, not within {setting.least} to {setting.most}"
+    if model.semantics and not has_semantics(model.network):
+        return f"the SEB in front of {model.network} is not there yet: pass --no-seb"
     if model.semantics:
         if not 1 <= model.patch <= model.context:
             return f"patch is {model.patch}, not within 1 to the context of {model.context}"
@@ -221,6 +258,8 @@ def _fault(model: ModelSettings) -> str | None:
         return "patch and stride are not 0 although the SEB is off"
     if model.width > _MOST_WIDTH:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
+    if model.lane_widths and model.network != "pac":
+        return f"lane_widths are not empty, but network {model.network} has no layers of a lane's own"
     if any(width > model.width for width in model.lane_widths):
         return f"lane_widths go above the width of {model.width}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,22 +39,53 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
+    return _PARAMETERS[model.network](model, lanes)
+
+
+def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
+    """Return an estimate, in bytes, of what coding a segment of `size` bytes takes.
+
+    Four float32 numbers a weight are kept and up to three more are in work at a time.
+    """
+    weights = 28 * parameter_count(model, lanes)
+    return weights + _WORK[model.network](model, lanes) + 4 * size + 32 * _MIB
+
+
+def _pac_parameters(model: ModelSettings, lanes: int) -> int:
     width, hidden = model.width, model.hidden
     lane = sum(size * size + size for size in model.lane_widths) * lanes
     shared = len(model.lane_widths) * (2 * width * hidden + hidden + 5 * width)
     return lane + shared + 257 * 256 + width * 256 + 256 * model.embedding + 2 * model.context
 
 
-def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
-    """Return an estimate, in bytes, of what coding a segment of `size` bytes takes.
-
-    Four float32 numbers a weight are kept and up to three more are in work at a time; a lane has about
-    twelve live numbers for every hidden value, and the SEB two float64 for each embedded byte.
-    """
-    weights = 28 * parameter_count(model, lanes)
+def _pac_work(model: ModelSettings, lanes: int) -> int:
+    """A lane has twelve live numbers for every hidden value, and the SEB two float64 for each embedded byte."""
     activations = lanes * 4 * (12 * model.hidden + 40 * model.width * len(model.lane_widths) + 256 * 16)
-    embedded = lanes * model.context * model.embedding * 24
-    return weights + activations + embedded + 4 * size + 32 * _MIB
+    return activations + lanes * model.context * model.embedding * 24
+
+
+def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
+    layers, hidden, embedding = model.layers, model.hidden, model.embedding
+    inputs = layers * (embedding + hidden) + (layers - 1) * hidden
+    return 4 * hidden * (inputs + layers) + 256 * embedding + 256 * (layers * hidden + 1)
+
+
+def _lstm_work(model: ModelSettings, lanes: int) -> int:
+    """Each byte of a lane's window has live numbers for every cell of every layer, and more in one layer."""
+    layers, hidden = model.layers, model.hidden
+    window = lanes * model.context * 4 * (layers * (18 * hidden + 3 * model.embedding) + 24 * hidden)
+    # Products that are computed in float64 take the largest matrix in once more, and give as much out.
+    return window + 16 * 4 * hidden * (model.embedding + hidden) + lanes * 4 * 256 * 16
+
+
+_PARAMETERS: dict[str, Callable[[ModelSettings, int], int]] = {
+    "pac": _pac_parameters,
+    "lstm": _lstm_parameters,
+}
+"""How many weights each network has, by its settings and lanes."""
+
+_WORK: dict[str, Callable[[ModelSettings, int], int]] = {"pac": _pac_work, "lstm": _lstm_work}
+"""The bytes of what each network works in, beside its weights."""
 
 
 def available(device: str) -> int | None:

@@ -7,7 +7,7 @@ from array import array
 
 import torch
 
-from .exact.adam import BETA1, BETA2, adam
+from .exact.adam import adam
 from .exact.tape import Parameters
 from .presets import ModelSettings
 
@@ -28,8 +28,9 @@ class Adam:
         self._parameters = parameters
         self.first = torch.zeros_like(parameters.data)
         self.second = torch.zeros_like(parameters.data)
+        self._beta1, self._beta2 = _betas(settings)
         epsilon = _EPSILON * lanes
-        self.epsilon = epsilon * epsilon / (1.0 - BETA2)
+        self.epsilon = epsilon * epsilon / (1.0 - self._beta2)
         sizes = _step_sizes(settings)
         self.step_sizes = torch.tensor(sizes, dtype=torch.float32, device=parameters.device)
         self._last_step = len(sizes) - 1
@@ -37,11 +38,17 @@ class Adam:
     def update(self, step: torch.Tensor) -> None:
         """Move every weight by its gradient; `step` int64 [1] counts the updates made before."""
         gradient, first, second = self._parameters.grad, self.first, self.second
-        adam(self._parameters.data, first, second, gradient, self.step_size(step), self.epsilon)
+        size = self.step_size(step)
+        adam(self._parameters.data, first, second, gradient, size, self.epsilon, self._beta1, self._beta2)
 
     def step_size(self, step: torch.Tensor) -> torch.Tensor:
         """Return the step size, float32 [1], of the update after `step` others."""
         return self.step_sizes.index_select(0, step.clamp(max=self._last_step))
+
+
+def _betas(settings: ModelSettings) -> tuple[float, float]:
+    """Return how much of the first and of the second moment a step keeps."""
+    return settings.beta1 / 1e6, settings.beta2 / 1e6
 
 
 def _step_sizes(settings: ModelSettings) -> list[float]:
@@ -50,14 +57,15 @@ def _step_sizes(settings: ModelSettings) -> list[float]:
     Only correctly rounded float64 operations: the powers are running products.
     """
     sizes = array("f")
+    beta1, beta2 = _betas(settings)
     decay1 = decay2 = gap = 1.0
     first, last = settings.learning_rate * 1e-6, settings.learning_rate_last * 1e-6
     shrink = 1.0 - 1.0 / settings.learning_rate_steps
     while decay2 > 2.0**-26 or gap > 2.0**-26:
-        decay1 *= BETA1
-        decay2 *= BETA2
+        decay1 *= beta1
+        decay2 *= beta2
         rate = last + (first - last) * gap
         gap *= shrink
         correction = math.sqrt(1.0 - decay2) / (1.0 - decay1)
-        sizes.append(rate * (1.0 - BETA1) / math.sqrt(1.0 - BETA2) * correction)
+        sizes.append(rate * (1.0 - beta1) / math.sqrt(1.0 - beta2) * correction)
     return list(sizes)

@@ -40,6 +40,10 @@ class ModelSettings:
     the feed-forward layer. The learning rate, in millionths, falls from `learning_rate` to
     `learning_rate_last`; the gap shrinks by 1/`learning_rate_steps` a step. `lanes_per_coder` lanes
     share one entropy coder.
+
+    An LSTM has `layers` layers of `hidden` cells each, and is learnt through `context` bytes; `beta1` and
+    `beta2`, in millionths, are what a step of Adam keeps of the two moments. A network that does not use
+    one of these three has its default.
     """
 
     network: str = "pac"
@@ -55,6 +59,9 @@ class ModelSettings:
     learning_rate_steps: int = 1
     seed: int = 0
     lanes_per_coder: int = 8
+    layers: int = 0
+    beta1: int = 900_000
+    beta2: int = 999_000
 
     @property
     def width(self) -> int:
@@ -102,6 +109,30 @@ def _without_semantics(model: ModelSettings) -> ModelSettings:
     return replace(model, semantics=False, context=model.patch, patch=0, stride=0)
 
 
+_LSTM = ModelSettings(
+    network="lstm",
+    semantics=False,
+    context=6,
+    patch=0,
+    stride=0,
+    embedding=32,
+    lane_widths=(),
+    hidden=128,
+    layers=2,
+)
+_LSTM_LARGE = replace(
+    _LSTM,
+    context=15,
+    embedding=1024,
+    hidden=4000,
+    layers=8,
+    learning_rate=500,
+    learning_rate_last=200,
+    learning_rate_steps=10_000,
+    beta1=0,
+    beta2=999_900,
+)
+
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "pac": {
         True: Preset(_PAC_SEMANTIC, lanes=512),
@@ -111,8 +142,10 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
         True: Preset(_SMALL, lanes=256),
         False: Preset(_without_semantics(_SMALL), lanes=256),
     },
+    "lstm": {False: Preset(_LSTM, lanes=128)},
+    "lstm-large": {False: Preset(_LSTM_LARGE, lanes=128)},
 }
-"""Named settings: the network alone (False) and with the SEB in front of it (True)."""
+"""Named settings: the network alone (False) and, where that exists, with the SEB in front of it (True)."""
 
 _WIDE = replace(_SMALL, embedding=16, lane_widths=(32,), hidden=1024)
 _WIDER = replace(_WIDE, hidden=2048)
@@ -143,13 +176,16 @@ def resolve(
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
+    A network that the SEB cannot stand in front of comes without it.
+
     Raises UsageError for a level outside 1 to 9, a name that is not in NETWORKS, or lanes or a segment size
     that the format does not have.
     """
     if network is not None:
         if network not in NETWORKS:
             raise UsageError(f"unknown network {network!r}: choose one of {', '.join(sorted(NETWORKS))}")
-        preset = NETWORKS[network][semantics]
+        presets = NETWORKS[network]
+        preset = presets[semantics and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level
         if level not in LEVELS:

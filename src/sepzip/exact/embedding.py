@@ -1,4 +1,4 @@
-"""The embedding of bytes, with a sigmoid on its table."""
+"""The embedding of bytes, with a sigmoid on its table or as it is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,25 @@ from .functions import sigmoid
 from .quantise import quantise
 from .tape import Node, Tape
 
-__all__ = ["sigmoid_embedding", "sum_by_symbol"]
+__all__ = ["embedding", "sigmoid_embedding", "sum_by_symbol"]
 
 _GRADIENT_MOST = 1 << 20
+
+
+def embedding(tape: Tape, table: Node, context: Tensor) -> Node:
+    """Return the rows of each byte; table [256, size], context int64 [bytes, lanes].
+
+    The result is [bytes * lanes, size], the oldest byte's lanes first.
+    """
+    symbols = context.reshape(-1)
+    out = Node(table.data.index_select(0, symbols))
+
+    def backward() -> None:
+        whole, scale = quantise(out.take_gradient(), None, _GRADIENT_MOST)
+        table.add_gradient(sum_by_symbol(whole, symbols).mul_(scale))
+
+    tape.record(backward)
+    return out
 
 
 def sigmoid_embedding(tape: Tape, table: Node, context: Tensor) -> Node:

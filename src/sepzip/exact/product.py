@@ -21,6 +21,9 @@ __all__ = ["product_8x8", "product_8x16", "product_16x8", "product_16x16", "spli
 _FLOAT32_INNER = (1 << 24) // (128 * 128)
 """The longest inner dimension for which sums of int8 products are exact in float32."""
 
+_INT32_INNER = (1 << 31) // (128 * 128) - 1
+"""The longest inner dimension for which sums of int8 products fit int32."""
+
 
 def product_8x8(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b as float32; a [m, k] and b [k, n] hold whole numbers within int8."""
@@ -88,6 +91,8 @@ def _has_int8_products(rows: int, inner: int, columns: int) -> bool:
     Kernels for processors without the right instructions may saturate 16-bit intermediate sums, which
     the largest operands show, and some sizes are computed wrongly, which varied operands show.
     """
+    if inner > _INT32_INNER:
+        return False
     if not (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"):
         return False
     varied = [

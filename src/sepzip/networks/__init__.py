@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import pac
+from . import lstm, pac
 
-__all__ = ["pac"]
+__all__ = ["lstm", "pac"]
