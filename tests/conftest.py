@@ -6,6 +6,7 @@ import pydoc_data.topics
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,20 @@ TINY = ModelSettings(
     learning_rate_steps=1,
     seed=0,
     lanes_per_coder=4,
+)
+
+TINY_LSTM = replace(
+    TINY,
+    network="lstm",
+    semantics=False,
+    context=3,
+    patch=0,
+    stride=0,
+    lane_widths=(),
+    hidden=6,
+    layers=2,
+    learning_rate=5000,
+    learning_rate_last=5000,
 )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sepzip.exact import product
-from sepzip.exact.embedding import sigmoid_embedding
-from sepzip.exact.functions import exp2, reciprocal_sqrt, sigmoid
+from sepzip.exact.concatenate import concatenate, last_rows
+from sepzip.exact.embedding import embedding, sigmoid_embedding
+from sepzip.exact.functions import exp2, reciprocal_sqrt, sigmoid, tanh
 from sepzip.exact.gelu import gelu
 from sepzip.exact.initialise import Initialiser
 from sepzip.exact.layer_norm import layer_norm
 from sepzip.exact.linear import lane_linear, linear
+from sepzip.exact.lstm import LSTMState, lstm
 from sepzip.exact.patches import fuse_patches
 from sepzip.exact.quantise import INT8_MOST, INT16_MOST, exact_sum, quantise
 from sepzip.exact.tape import Node, Parameters, Tape
@@ -72,6 +75,12 @@ def test_reciprocal_sqrt() -> None:
 def test_sigmoid() -> None:
     x = torch.linspace(-30, 30, 10_001)
     assert float((sigmoid(x).double() - torch.sigmoid(x.double())).abs().max()) < 1e-5
+
+
+def test_tanh() -> None:
+    x = torch.linspace(-30, 30, 10_001)
+    assert float((tanh(x).double() - torch.tanh(x.double())).abs().max()) < 1e-5
+    assert float(tanh(torch.zeros(1))) == 0.0
 
 
 def test_gelu() -> None:
@@ -146,6 +155,64 @@ def test_embedding() -> None:
         assert relative_error(*pair) < 1e-4
 
 
+def test_embedding_as_it_is() -> None:
+    context = torch.randint(0, 256, (6, 20), generator=torch.Generator().manual_seed(1))
+    pairs = gradients(
+        lambda tape, n: embedding(tape, n[0], context),
+        lambda w: w[0][context.reshape(-1)],
+        random(256, 5),
+    )
+    assert torch.equal(pairs[0][0].double(), pairs[0][1])
+    assert relative_error(*pairs[1]) < 1e-5
+
+
+def test_concatenate() -> None:
+    inputs = random(4, 3), random(4, 1, seed=2), random(4, 5, seed=3)
+    for ours, theirs in gradients(concatenate, lambda w: torch.cat(w, 1), *inputs):
+        assert torch.equal(ours.double(), theirs)
+    node = Node(inputs[0])
+    assert concatenate(Tape(), [node]) is node
+
+
+def test_last_rows() -> None:
+    pairs = gradients(lambda tape, n: last_rows(tape, n[0], 2), lambda w: w[0][-2:], random(7, 3))
+    for ours, theirs in pairs:
+        assert torch.equal(ours.double(), theirs)
+    node = Node(random(7, 3))
+    assert last_rows(Tape(), node, 7) is node
+
+
+@pytest.mark.parametrize(("length", "lanes", "hidden"), [(1, 4, 8), (3, 5, 24), (7, 33, 1), (15, 2, 40)])
+def test_lstm(length: int, lanes: int, hidden: int) -> None:
+    state = LSTMState(torch.tanh(random(lanes, hidden, seed=4)), random(lanes, hidden, seed=5))
+
+    def reference(wide: list[Tensor]) -> Tensor:
+        outputs, cell = [state.output.double()], state.cell.double()
+        for added in wide[0].split(lanes):
+            i, f, o, g = (added + outputs[-1] @ wide[1]).split(hidden, 1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            outputs.append(torch.sigmoid(o) * torch.tanh(cell))
+        return torch.cat(outputs[1:])
+
+    pairs = gradients(
+        lambda tape, n: lstm(tape, n[0], n[1], state)[0],
+        reference,
+        random(length * lanes, 4 * hidden),
+        random(hidden, 4 * hidden, seed=2) * hidden**-0.5,
+    )
+    for pair in pairs:
+        assert relative_error(*pair) < 0.03
+
+
+def test_the_state_of_an_lstm_is_that_after_the_oldest_byte() -> None:
+    state = LSTMState(torch.zeros(4, 6), torch.zeros(4, 6))
+    inputs, weight = random(12, 24), Node(random(6, 24, seed=2))
+    out, after = lstm(Tape(), Node(inputs), weight, state)
+    assert torch.equal(after.output, out.data[:4])
+    later, _ = lstm(Tape(), Node(inputs[4:]), weight, after)
+    assert torch.equal(later.data, out.data[4:])
+
+
 @pytest.mark.parametrize(("length", "patch", "lanes"), [(12, 4, 10), (7, 7, 3), (9, 1, 33)])
 def test_fuse_patches(length: int, patch: int, lanes: int) -> None:
     context = torch.randint(0, 256, (length, lanes), generator=torch.Generator().manual_seed(1))
@@ -195,6 +262,13 @@ def test_products_are_the_integer_sums(data: st.DataObject, rows: int, inner: in
         product.product_16x8 if left_wide else product.product_8x16 if right_wide else product.product_8x8
     )
     assert torch.equal(function(a, b), expected)
+
+
+def test_products_whose_sums_pass_32_bits_are_exact() -> None:
+    a, b = torch.full((1, 140_000), 127.0), torch.full((140_000, 1), -128.0)
+    assert float(product.product_8x8(a, b)) == -127.0 * 128 * 140_000
+    b.fill_(float(INT16_MOST))
+    assert float(product.product_8x16(a, b)) == float(np.float32(127 * INT16_MOST * 140_000))
 
 
 def test_products_without_int8_instructions_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,10 +333,11 @@ def test_parameter_used_twice_gets_both_gradients() -> None:
     parameters = Parameters(CPU)
     node = parameters.add(torch.ones(3))
     parameters.seal()
+    parameters.make_gradients()
     parameters.begin_step()
     node.add_gradient(torch.ones(3))
     node.add_gradient(torch.full((3,), 2.0))
-    assert parameters.grad.tolist() == [3.0, 3.0, 3.0]
+    assert node.part_of(parameters.grad).tolist() == [3.0, 3.0, 3.0]
 
 
 _FINGERPRINT = """

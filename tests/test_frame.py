@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import craft
-from conftest import TINY
+from conftest import TINY, TINY_LSTM
 from sepzip import header as header_module
 from sepzip.errors import (
     CorruptError,
@@ -25,7 +25,7 @@ from sepzip.errors import (
     UsageError,
 )
 from sepzip.frame import CodedBlock, FrameReader, FrameWriter, read_summary
-from sepzip.presets import LEVELS, NETWORKS, ModelSettings
+from sepzip.presets import LEVELS, NETWORKS, ModelSettings, resolve
 from sepzip.wire import ByteSource, varint
 
 BLOCKS = [CodedBlock(20, 0xDEADBEEF, b"A" * 9), CodedBlock(5, 7, b"B" * 30)]
@@ -154,7 +154,7 @@ def test_every_setting_has_its_place_in_the_header() -> None:
     "model",
     [preset.model for preset in LEVELS.values()]
     + [preset.model for presets in NETWORKS.values() for preset in presets.values()]
-    + [replace(TINY, seed=(1 << 32) - 1, lane_widths=())],
+    + [replace(TINY, seed=(1 << 32) - 1, lane_widths=()), TINY_LSTM],
 )
 def test_every_preset_reads_back(model: ModelSettings) -> None:
     frame = FrameReader(io.BytesIO(coded_frame(model))).next_frame()
@@ -187,17 +187,51 @@ def test_every_preset_reads_back(model: ModelSettings) -> None:
 def test_settings_that_the_format_cannot_hold_are_refused_both_ways(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = replace(TINY, **changes)
+    refused_both_ways(replace(TINY, **changes), "network" in changes, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"semantics": True, "patch": 2, "stride": 1},
+        {"lane_widths": (4,)},
+        {"layers": 0},
+        {"layers": 65},
+        {"beta1": 999_901},
+        {"beta2": 1_000_000},
+    ],
+)
+def test_settings_of_an_lstm_are_refused_both_ways(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_both_ways(replace(TINY_LSTM, **changes), "semantics" in changes, monkeypatch)
+
+
+def refused_both_ways(model: ModelSettings, newer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that no frame is made with these settings, and that one with them is damaged, or a newer one."""
     with pytest.raises(UsageError):
         FrameWriter(io.BytesIO(), model)
     monkeypatch.setattr(header_module, "_fault", lambda model: None)
     crafted = craft.checked(header_module.encode_header(model))
     monkeypatch.undo()
-    with pytest.raises(UnsupportedError if "network" in changes else CorruptError):
+    with pytest.raises(UnsupportedError if newer else CorruptError):
         FrameReader(io.BytesIO(crafted)).next_frame()
 
 
+@pytest.mark.parametrize("changes", [{"layers": 1}, {"beta1": 0}, {"beta2": 999_900}])
+def test_settings_that_a_network_does_not_use_keep_their_defaults(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="network pac does not use it"):
+        FrameWriter(io.BytesIO(), replace(TINY, **changes))
+
+
+def test_the_seb_is_not_in_front_of_an_lstm() -> None:
+    assert resolve(network="lstm").model == resolve(network="lstm", semantics=False).model
+    with pytest.raises(UsageError, match="the SEB in front of lstm is not there yet: pass --no-seb"):
+        FrameWriter(io.BytesIO(), replace(TINY_LSTM, semantics=True))
+
+
 BODY = craft.settings_body(TINY)
+LSTM_BODY = craft.settings_body(TINY_LSTM)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +253,8 @@ BODY = craft.settings_body(TINY)
         (craft.header(BODY[:-1] + b"\x4d\x01\0"), UnsupportedError, "setting 77"),
         (craft.header(BODY[:-1] + b"\x0b" + bytes(32) + b"\0"), UnsupportedError, "prior 0000"),
         (craft.header(BODY[:-1] + b"\x0a\x01\0"), CorruptError, "setting 10 comes twice or out of order"),
+        (craft.header(BODY[:-1] + b"\x1e\x02\0"), CorruptError, "layers, which network pac does not use"),
+        (craft.header(LSTM_BODY[:-1] + b"\x1e\x02\0"), CorruptError, "setting 30 comes twice"),
         (craft.header(b"\x03pac\0"), CorruptError, "lacks the setting semantics"),
         (craft.header(b"\x03pac\x01\x02\0"), CorruptError, "semantics is 2"),
         (craft.header(b"\x03pac\x01\x81\x00\0"), CorruptError, "varint"),

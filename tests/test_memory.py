@@ -11,14 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import sepzip
-from conftest import TINY
+from conftest import TINY, TINY_LSTM
 from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
 from sepzip.frame import CodedBlock
 from sepzip.memory import Ledger, Share, memory_needed
+from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import ModelSettings, Preset
 from sepzip.profile import Profile
@@ -232,3 +234,15 @@ def test_memory_estimate_is_not_far_off() -> None:
     published = memory_needed(ModelSettings(), 512, 1 << 20)
     assert 55e6 < memory.parameter_count(ModelSettings(), 512) < 56e6
     assert 1 << 30 < published < 4 << 30
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_every_weight_of_an_lstm_is_counted(layers: int) -> None:
+    model = replace(TINY_LSTM, layers=layers)
+    network = base.build(model, 4, torch.device("cpu"))
+    count = sum(node.data.numel() for node in network.parameters.nodes)
+    assert memory.parameter_count(model, 4) == count
+
+
+def test_the_published_lstm_has_a_billion_weights() -> None:
+    assert 1.09e9 < memory.parameter_count(sepzip.presets.resolve(network="lstm-large").model, 128) < 1.11e9

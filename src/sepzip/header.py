@@ -195,7 +195,7 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
     fields["semantics"] = bool(fields["semantics"])
     if fields["semantics"] and not has_semantics(network):
         raise UnsupportedError(
-            f"made with the SEB in front of {network}, which this sepzip does not have: install a newer sepzip"
+            f"made with the SEB in front of {network}, which is not there yet: install a newer sepzip"
         )
     model = ModelSettings(network=network, **fields)
     fault = _fault(model)

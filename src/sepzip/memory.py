@@ -59,7 +59,7 @@ def _pac_parameters(model: ModelSettings, lanes: int) -> int:
 
 
 def _pac_work(model: ModelSettings, lanes: int) -> int:
-    """A lane has twelve live numbers for every hidden value, and the SEB two float64 for each embedded byte."""
+    """Twelve numbers for every hidden value of a lane, and two float64 for each byte that the SEB embeds."""
     activations = lanes * 4 * (12 * model.hidden + 40 * model.width * len(model.lane_widths) + 256 * 16)
     return activations + lanes * model.context * model.embedding * 24
 
@@ -71,7 +71,7 @@ def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
 
 
 def _lstm_work(model: ModelSettings, lanes: int) -> int:
-    """Each byte of a lane's window has live numbers for every cell of every layer, and more in one layer."""
+    """Numbers for every byte of a lane's context and every cell of every layer, and more in one layer."""
     layers, hidden = model.layers, model.hidden
     window = lanes * model.context * 4 * (layers * (18 * hidden + 3 * model.embedding) + 24 * hidden)
     # Products that are computed in float64 take the largest matrix in once more, and give as much out.

@@ -112,13 +112,18 @@ def _without_semantics(model: ModelSettings) -> ModelSettings:
 _LSTM = ModelSettings(
     network="lstm",
     semantics=False,
-    context=6,
+    context=4,
     patch=0,
     stride=0,
     embedding=32,
     lane_widths=(),
     hidden=128,
     layers=2,
+    learning_rate=8000,
+    learning_rate_last=2000,
+    learning_rate_steps=1000,
+    beta1=0,
+    beta2=999_900,
 )
 _LSTM_LARGE = replace(
     _LSTM,
@@ -129,8 +134,6 @@ _LSTM_LARGE = replace(
     learning_rate=500,
     learning_rate_last=200,
     learning_rate_steps=10_000,
-    beta1=0,
-    beta2=999_900,
 )
 
 NETWORKS: dict[str, dict[bool, Preset]] = {

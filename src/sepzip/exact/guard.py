@@ -19,7 +19,7 @@ _ELEMENTWISE = """
 _LAYOUT = """
     alias all amax arange cat clone contiguous copy_ detach_ empty equal expand fill_ full full_like gather
     index_copy_ index_select is_nonzero lift_fresh new_zeros ones permute repeat reshape scatter scatter_
-    select slice split squeeze stack t to transpose unsqueeze view zero_ zeros zeros_like
+    select slice split split_with_sizes squeeze stack t to transpose unsqueeze view zero_ zeros zeros_like
     _local_scalar_dense _to_copy _unsafe_view
 """
 

@@ -1,0 +1,136 @@
+"""The network lstm: its gradients, the state that it carries on, and its way through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import TINY_LSTM
+from sepzip.engine import decode_segment, encode_segment
+from sepzip.errors import UsageError
+from sepzip.exact.tape import Tape
+from sepzip.networks import base
+from sepzip.networks.lstm import LSTM
+from sepzip.presets import ModelSettings
+from sepzip.runs import CHUNK_STEPS
+
+CPU = torch.device("cpu")
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+SETTINGS = replace(TINY_LSTM, embedding=8, hidden=24)
+LANES = 9
+
+State = tuple[Tensor, Tensor]
+
+
+def built(settings: ModelSettings) -> LSTM:
+    network = base.build(settings, LANES, CPU)
+    assert isinstance(network, LSTM)
+    network.parameters.make_gradients()
+    return network
+
+
+def windows(count: int) -> Iterator[Tensor]:
+    """Yield the contexts, int64 [3, lanes], of consecutive steps."""
+    symbols = torch.randint(0, 256, (count + 2, LANES), generator=torch.Generator().manual_seed(1))
+    for step in range(count):
+        yield symbols[step : step + 3]
+
+
+def reference(
+    weights: list[Tensor], context: Tensor, states: list[State]
+) -> tuple[Tensor, list[State]]:
+    """Return the logits, and the states after the oldest byte, from the states before it, in float64."""
+    table, *layers, out_weight, out_bias = weights
+    outputs: list[list[Tensor]] = []
+    first_states = []
+    for index, (output, cell) in enumerate(states):
+        weight_in, bias, weight_state = layers[3 * index : 3 * index + 3]
+        outputs.append([])
+        for place, symbols in enumerate(context):
+            x = table[symbols] if index == 0 else torch.cat([table[symbols], outputs[index - 1][place]], 1)
+            i, f, o, g = (x @ weight_in + bias + output @ weight_state).chunk(4, 1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            output = torch.sigmoid(o) * torch.tanh(cell)
+            outputs[index].append(output)
+            if place == 0:
+                first_states.append((output.detach(), cell.detach()))
+    return torch.cat([of_layer[-1] for of_layer in outputs], 1) @ out_weight + out_bias, first_states
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs).norm() / theirs.norm())
+
+
+def test_gradients_of_the_whole_network() -> None:
+    network = built(SETTINGS)
+    weights = [node.data.double().requires_grad_() for node in network.parameters.nodes]
+    zeros = torch.zeros(LANES, SETTINGS.hidden, dtype=torch.float64)
+    states: list[State] = [(zeros, zeros)] * SETTINGS.layers
+    pull = torch.randn((LANES, 256), generator=torch.Generator().manual_seed(7))
+    # In the second step and the third, the state comes from the steps before.
+    for context in windows(3):
+        network.parameters.begin_step()
+        tape = Tape()
+        logits = network.forward(tape, context)
+        logits.add_gradient(pull)
+        tape.run_backward()
+        network.parameters.end_step()
+        expected, states = reference(weights, context, states)
+        assert relative_error(logits.data, expected.detach()) < 0.03
+        wanted = torch.autograd.grad(expected, weights, pull.double())
+        for node, want in zip(network.parameters.nodes, wanted, strict=True):
+            assert relative_error(node.gradient_view, want) < 0.05
+    for layer, (output, cell) in zip(network.layers, states, strict=True):
+        assert relative_error(layer.output, output) < 0.03
+        assert relative_error(layer.cell, cell) < 0.03
+
+
+def test_start_forgets() -> None:
+    network = built(SETTINGS)
+    contexts = list(windows(3))
+    network.start(contexts[0])
+    first = network.forward(Tape(), contexts[0]).data
+    assert not torch.equal(network.forward(Tape(), contexts[0]).data, first)
+    network.start(contexts[0])
+    assert torch.equal(network.forward(Tape(), contexts[0]).data, first)
+
+
+def test_the_seb_is_refused() -> None:
+    with pytest.raises(UsageError, match="pass --no-seb"):
+        base.build(replace(SETTINGS, semantics=True), LANES, CPU)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"context": 1, "layers": 1},
+        {"context": 7, "hidden": 1, "embedding": 1},
+        {"layers": 4, "hidden": 33, "beta1": 0, "beta2": 999_900},
+        {"beta1": 999_900, "beta2": 0, "learning_rate": 1_000_000, "learning_rate_last": 1},
+    ],
+)
+def test_all_sizes_come_back(text: bytes, changes: dict[str, int], device: str) -> None:
+    model = replace(TINY_LSTM, **changes)  # type: ignore[arg-type]
+    data = text[:401]
+    blocks = list(encode_segment(data, model, 8, device))
+    assert blocks == list(encode_segment(data, model, 8, "cpu"))
+    assert decode_segment(blocks, len(data), model, 8, device) == data
+
+
+def test_several_chunks_come_back(text: bytes) -> None:
+    lanes = 3
+    data = text[: (3 * CHUNK_STEPS + 20) * lanes - 1]
+    blocks = list(encode_segment(data, TINY_LSTM, lanes, "cpu"))
+    assert decode_segment(blocks, len(data), TINY_LSTM, lanes, "cpu") == data
+
+
+def test_it_learns(text: bytes) -> None:
+    data = text[:12_000]
+    model = replace(TINY_LSTM, hidden=24, embedding=16)
+    assert sum(len(block.payload) for block in encode_segment(data, model, 40, "cpu")) < 0.75 * len(data)
