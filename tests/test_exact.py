@@ -27,6 +27,8 @@ from sepzip.exact.lstm import LSTMState, lstm
 from sepzip.exact.patches import fuse_patches
 from sepzip.exact.quantise import INT8_MOST, INT16_MOST, exact_sum, quantise
 from sepzip.exact.tape import Node, Parameters, Tape
+from sepzip.optimizer import Adam
+from sepzip.presets import ModelSettings
 
 CPU = torch.device("cpu")
 
@@ -314,6 +316,27 @@ def test_initialiser_is_pinned() -> None:
 
 
 PINNED_NORMAL = [-1135713861, -1142689807, -1163217801]
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(900_000, 999_000), (0, 999_900), (950_000, 500_000), (0, 0)])
+def test_adam(beta1: int, beta2: int) -> None:
+    parameters = Parameters(CPU)
+    node = parameters.add(random(64))
+    parameters.seal()
+    parameters.make_gradients()
+    model = ModelSettings(learning_rate=10_000, learning_rate_last=10_000, beta1=beta1, beta2=beta2)
+    ours = Adam(parameters, model, 1)
+    first = node.data.clone()
+    wide = first.double().requires_grad_()
+    theirs = torch.optim.Adam([wide], lr=0.01, betas=(beta1 / 1e6, beta2 / 1e6))
+    for step in range(30):
+        gradient = random(64, seed=step) + 0.5
+        parameters.begin_step()
+        node.add_gradient(gradient)
+        wide.grad = gradient.double()
+        ours.update(torch.tensor([step]))
+        theirs.step()
+    assert relative_error(node.data - first, wide.detach() - first) < 0.003
 
 
 def test_unused_output_and_missing_gradient_are_errors() -> None:

@@ -73,7 +73,7 @@ def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
 def _lstm_work(model: ModelSettings, lanes: int) -> int:
     """Numbers for every byte of a lane's context and every cell of every layer, and more in one layer."""
     layers, hidden = model.layers, model.hidden
-    window = lanes * model.context * 4 * (layers * (18 * hidden + 3 * model.embedding) + 24 * hidden)
+    window = lanes * model.context * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden)
     # Products that are computed in float64 take the largest matrix in once more, and give as much out.
     return window + 16 * 4 * hidden * (model.embedding + hidden) + lanes * 4 * 256 * 16
 

@@ -61,7 +61,7 @@ def _step_sizes(settings: ModelSettings) -> list[float]:
     decay1 = decay2 = gap = 1.0
     first, last = settings.learning_rate * 1e-6, settings.learning_rate_last * 1e-6
     shrink = 1.0 - 1.0 / settings.learning_rate_steps
-    while decay2 > 2.0**-26 or gap > 2.0**-26:
+    while max(decay1, decay2, gap) > 2.0**-26:
         decay1 *= beta1
         decay2 *= beta2
         rate = last + (first - last) * gap
