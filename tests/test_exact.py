@@ -368,11 +368,15 @@ import sys
 from sepzip import presets
 from sepzip.engine import encode_segment
 data = open(sys.argv[1], "rb").read()[:1200]
-for semantics in (True, False):
-    for level, lanes in ((1, 24), (4, 37)):
-        model = presets.resolve(level, semantics=semantics).model
-        for block in encode_segment(data, model, lanes, "cpu"):
-            print(block.fingerprint, block.payload[:50])
+presets_and_lanes = [
+    (presets.resolve(level, semantics=semantics), lanes)
+    for semantics in (True, False)
+    for level, lanes in ((1, 24), (4, 37))
+]
+presets_and_lanes.append((presets.resolve(network="lstm"), 29))
+for preset, lanes in presets_and_lanes:
+    for block in encode_segment(data, preset.model, lanes, "cpu"):
+        print(block.fingerprint, block.payload[:50])
 """
 
 
