@@ -1,4 +1,4 @@
-"""The embedding of bytes, with a sigmoid on its table."""
+"""The embedding of bytes: as the table is, or with a sigmoid on it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,26 @@ from .functions import sigmoid
 from .quantise import quantise
 from .tape import Node, Tape
 
-__all__ = ["sigmoid_embedding", "sum_by_symbol"]
+__all__ = ["embedding", "sigmoid_embedding", "sum_by_symbol"]
 
 _GRADIENT_MOST = 1 << 20
+
+
+def embedding(tape: Tape, table: Node, context: Tensor) -> Node:
+    """Return the table looked up by each byte; table [256, size], context int64 [bytes, lanes].
+
+    The result is [lanes, bytes * size], the oldest byte first.
+    """
+    size = table.data.shape[1]
+    by_lane = context.t().reshape(-1)
+    out = Node(table.data.index_select(0, by_lane).view(context.shape[1], -1))
+
+    def backward() -> None:
+        whole, scale = quantise(out.take_gradient(), None, _GRADIENT_MOST)
+        table.add_gradient(sum_by_symbol(whole.view(-1, size), by_lane).mul_(scale))
+
+    tape.record(backward)
+    return out
 
 
 def sigmoid_embedding(tape: Tape, table: Node, context: Tensor) -> Node:
