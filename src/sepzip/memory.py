@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,22 +39,72 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
+    return _networks[model.network].parameters(model, lanes)
+
+
+def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
+    """Return an estimate, in bytes, of what coding a segment of `size` bytes takes.
+
+    Four float32 numbers a weight are kept and up to three more are in work at a time.
+    """
+    network = _networks[model.network]
+    weights = 28 * network.parameters(model, lanes)
+    activations = lanes * (network.activations(model) + 4 * 256 * 16)
+    return weights + activations + network.work(model) + 4 * size + 32 * _MIB
+
+
+def _pac_parameters(model: ModelSettings, lanes: int) -> int:
     width, hidden = model.width, model.hidden
     lane = sum(size * size + size for size in model.lane_widths) * lanes
     shared = len(model.lane_widths) * (2 * width * hidden + hidden + 5 * width)
     return lane + shared + 257 * 256 + width * 256 + 256 * model.embedding + 2 * model.context
 
 
-def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
-    """Return an estimate, in bytes, of what coding a segment of `size` bytes takes.
+def _pac_activations(model: ModelSettings) -> int:
+    """A lane has about twelve live numbers for every hidden value, the SEB two float64 a byte's value."""
+    values = 12 * model.hidden + 40 * model.width * len(model.lane_widths)
+    return 4 * values + model.context * model.embedding * 24
 
-    Four float32 numbers a weight are kept and up to three more are in work at a time; a lane has about
-    twelve live numbers for every hidden value, and the SEB two float64 for each embedded byte.
-    """
-    weights = 28 * parameter_count(model, lanes)
-    activations = lanes * 4 * (12 * model.hidden + 40 * model.width * len(model.lane_widths) + 256 * 16)
-    embedded = lanes * model.context * model.embedding * 24
-    return weights + activations + embedded + 4 * size + 32 * _MIB
+
+def _trace_parameters(model: ModelSettings, lanes: int) -> int:
+    width, hidden = model.width, model.hidden
+    attention = 3 * (width * width + width)
+    feed_forward = 2 * width * hidden + hidden + width
+    shared = 256 * model.embedding + 4 * width + attention + feed_forward + 256 * (width + 1)
+    if not model.semantics:
+        return shared
+    patches = model.context - model.patch + 1
+    fusing = (patches + 1) * model.tokens + patches * width
+    return shared + fusing + (model.tokens + 2) * model.mixing + 1
+
+
+def _trace_activations(model: ModelSettings) -> int:
+    """Per lane: what attention holds of every token, and the layers of those that attend."""
+    width = model.width
+    tokens = model.tokens if model.semantics else model.context // model.token
+    attending = model.tokens if model.semantics else 1
+    values = 36 * tokens * width + 16 * attending * model.hidden + 12 * width * model.mixing
+    return 4 * values + model.context * (model.embedding + model.positions) * 40
+
+
+def _trace_work(model: ModelSettings) -> int:
+    """The SEB's banded matrices and its weights, masked, in several copies."""
+    return 40 * (model.context + model.patch) * model.tokens * model.width
+
+
+@dataclass(frozen=True)
+class _Network:
+    """How much a network takes: weights, bytes a lane in a step, and bytes whatever the lanes."""
+
+    parameters: Callable[[ModelSettings, int], int]
+    activations: Callable[[ModelSettings], int]
+    work: Callable[[ModelSettings], int]
+
+
+_networks = {
+    "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
+    "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
+}
 
 
 def available(device: str) -> int | None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import pac
+from . import pac, trace
 
-__all__ = ["pac"]
+__all__ = ["pac", "trace"]
