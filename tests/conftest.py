@@ -6,6 +6,7 @@ import pydoc_data.topics
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,21 @@ TINY = ModelSettings(
     learning_rate_steps=1,
     seed=0,
     lanes_per_coder=4,
+)
+
+TRACE_TINY = replace(
+    TINY,
+    network="trace",
+    semantics=False,
+    patch=0,
+    stride=0,
+    lane_widths=(),
+    positions=3,
+    token=2,
+    heads=7,
+)
+TRACE_TINY_SEMANTIC = replace(
+    TRACE_TINY, semantics=True, patch=3, stride=2, token=0, tokens=2, mixing=5, heads=3
 )
 
 

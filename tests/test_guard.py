@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import TINY
+from conftest import TINY, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip.exact.guard import ExactOnly, InexactOperationError
 from sepzip.model import Model
 from sepzip.presets import LEVELS, NETWORKS, ModelSettings
@@ -70,5 +70,6 @@ def test_networks_at_their_published_sizes_are_exact(name: str, semantics: bool)
     _run_guarded(NETWORKS[name][semantics].model, 3, 1)
 
 
-def test_tiny_sizes_are_exact() -> None:
-    _run_guarded(TINY, 5, 4)
+@pytest.mark.parametrize("settings", [TINY, TRACE_TINY, TRACE_TINY_SEMANTIC])
+def test_tiny_sizes_are_exact(settings: ModelSettings) -> None:
+    _run_guarded(settings, 5, 4)

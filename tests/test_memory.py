@@ -11,16 +11,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import sepzip
-from conftest import TINY
+from conftest import TINY, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
 from sepzip.frame import CodedBlock
 from sepzip.memory import Ledger, Share, memory_needed
+from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
-from sepzip.presets import ModelSettings, Preset
+from sepzip.presets import NETWORKS, ModelSettings, Preset
 from sepzip.profile import Profile
 from sepzip.scheduler import Job, Scheduler
 
@@ -232,3 +234,17 @@ def test_memory_estimate_is_not_far_off() -> None:
     published = memory_needed(ModelSettings(), 512, 1 << 20)
     assert 55e6 < memory.parameter_count(ModelSettings(), 512) < 56e6
     assert 1 << 30 < published < 4 << 30
+
+
+@pytest.mark.parametrize(
+    "model", [TRACE_TINY, TRACE_TINY_SEMANTIC, *(preset.model for preset in NETWORKS["trace"].values())]
+)
+def test_the_weights_of_trace_are_counted(model: ModelSettings) -> None:
+    parameters = base.build(model, 3, torch.device("cpu")).parameters
+    assert memory.parameter_count(model, 3) == sum(node.data.numel() for node in parameters.nodes)
+
+
+@pytest.mark.parametrize("semantics", [False, True])
+def test_the_memory_of_trace_is_not_far_off(semantics: bool) -> None:
+    model = NETWORKS["trace"][semantics].model
+    assert 300 << 20 < memory_needed(model, 512, 1 << 20) < 3 << 30
