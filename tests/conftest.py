@@ -45,6 +45,20 @@ TINY_LSTM = replace(
     learning_rate=5000,
     learning_rate_last=5000,
 )
+TRACE_TINY = replace(
+    TINY,
+    network="trace",
+    semantics=False,
+    patch=0,
+    stride=0,
+    lane_widths=(),
+    positions=3,
+    token=2,
+    heads=7,
+)
+TRACE_TINY_SEMANTIC = replace(
+    TRACE_TINY, semantics=True, patch=3, stride=2, token=0, tokens=2, mixing=5, heads=3
+)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import TINY
+from conftest import TINY, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip import eager, engine, runs
 from sepzip.coder import coders_for, plain
 from sepzip.engine import decode_segment, encode_segment
@@ -35,10 +35,13 @@ def round_trip(
     return sum(len(block.payload) for block in blocks)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.binary(min_size=1, max_size=120), st.integers(1, 12), st.booleans())
-def test_any_bytes_come_back(data: bytes, lanes: int, semantics: bool) -> None:
-    round_trip(data, TINY if semantics else PLAIN, min(lanes, len(data)))
+MODELS = [TINY, PLAIN, TRACE_TINY_SEMANTIC, TRACE_TINY]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.binary(min_size=1, max_size=120), st.integers(1, 12), st.sampled_from(MODELS))
+def test_any_bytes_come_back(data: bytes, lanes: int, model: ModelSettings) -> None:
+    round_trip(data, model, min(lanes, len(data)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -48,12 +51,15 @@ def test_lengths_around_lanes_and_chunks(text: bytes, size: int, device: str) ->
     round_trip(text[:size], TINY, lanes, device, device)
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("encode", "decode"), list(itertools.product(DEVICES, DEVICES)))
-def test_devices_make_and_read_the_same_blocks(text: bytes, encode: str, decode: str) -> None:
+def test_devices_make_and_read_the_same_blocks(
+    text: bytes, model: ModelSettings, encode: str, decode: str
+) -> None:
     data = text[1000:3000]
-    blocks = list(encode_segment(data, TINY, 7, encode))
-    assert blocks == list(encode_segment(data, TINY, 7, "cpu"))
-    assert decode_segment(blocks, len(data), TINY, 7, decode) == data
+    blocks = list(encode_segment(data, model, 7, encode))
+    assert blocks == list(encode_segment(data, model, 7, "cpu"))
+    assert decode_segment(blocks, len(data), model, 7, decode) == data
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -73,9 +79,11 @@ def test_the_frequencies_of_the_last_chunk_say_what_it_costs(text: bytes, device
     assert 0 <= len(block.payload) - bits / 8 < 20
 
 
-def test_it_learns(text: bytes) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_it_learns(text: bytes, model: ModelSettings) -> None:
     data = text[:20000]
-    assert round_trip(data, replace(TINY, learning_rate=5000, learning_rate_last=5000), 40) < 0.75 * len(data)
+    model = replace(model, learning_rate=5000, learning_rate_last=5000)
+    assert round_trip(data, model, 40) < 0.75 * len(data)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,33 @@ def test_it_learns(text: bytes) -> None:
 )
 def test_all_sizes_are_free(text: bytes, changes: dict[str, int]) -> None:
     round_trip(text[:500], replace(TINY, **changes), 9)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"heads": 1},
+        {"token": 6, "heads": 42},
+        {"token": 1, "positions": 0, "heads": 2},
+        {"context": 40, "token": 1, "embedding": 1, "positions": 1, "heads": 1, "hidden": 1},
+        {"seed": (1 << 32) - 1, "learning_rate": 1_000_000},
+    ],
+)
+def test_all_sizes_of_tokens_are_free(text: bytes, changes: dict[str, int]) -> None:
+    round_trip(text[:500], replace(TRACE_TINY, **changes), 9)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokens": 1, "mixing": 1, "heads": 1},
+        {"tokens": 7, "patch": 6, "stride": 1, "heads": 14},
+        {"patch": 1, "stride": 6, "heads": 7},
+        {"seed": (1 << 32) - 1, "learning_rate": 1_000_000},
+    ],
+)
+def test_all_sizes_of_fused_tokens_are_free(text: bytes, changes: dict[str, int]) -> None:
+    round_trip(text[:500], replace(TRACE_TINY_SEMANTIC, **changes), 9)  # type: ignore[arg-type]
 
 
 def test_several_blocks(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

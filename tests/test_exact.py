@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -15,17 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sepzip.exact import layer_norm as layer_norm_module
 from sepzip.exact import product
+from sepzip.exact.add import add
+from sepzip.exact.attention import EPSILON, linear_attention
 from sepzip.exact.concatenate import concatenate, last_rows
-from sepzip.exact.embedding import embedding, sigmoid_embedding
+from sepzip.exact.embedding import embedding, embedding_rows, sigmoid_embedding
 from sepzip.exact.functions import exp2, reciprocal_sqrt, sigmoid, tanh
 from sepzip.exact.gelu import gelu
 from sepzip.exact.initialise import Initialiser
 from sepzip.exact.layer_norm import layer_norm
 from sepzip.exact.linear import lane_linear, linear
 from sepzip.exact.lstm import LSTMState, lstm
-from sepzip.exact.patches import fuse_patches
+from sepzip.exact.patches import fuse_into_tokens, fuse_patches
 from sepzip.exact.quantise import INT8_MOST, INT16_MOST, exact_sum, quantise
+from sepzip.exact.sinusoid import join_positions, sinusoids
 from sepzip.exact.tape import Node, Parameters, Tape
 from sepzip.optimizer import Adam
 from sepzip.presets import ModelSettings
@@ -146,21 +151,43 @@ def test_layer_norm_of_zeros_is_finite() -> None:
     assert bool(out.data.isfinite().all()) and bool(x.grad.isfinite().all())
 
 
-def test_embedding() -> None:
+def test_layer_norm_of_many_rows_sums_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gain_gradient() -> Tensor:
+        tape, gain = Tape(), Node(random(12, seed=2))
+        out = layer_norm(tape, Node(random(50, 12)), gain, Node(random(12, seed=3)))
+        out.add_gradient(random(50, 12, seed=4))
+        tape.run_backward()
+        assert gain.grad is not None
+        return gain.grad
+
+    expected = gain_gradient()
+    monkeypatch.setattr(layer_norm_module, "_FLOAT64_ROWS", 49)
+    assert torch.equal(gain_gradient(), expected)
+
+
+def test_add() -> None:
+    for ours, theirs in gradients(
+        lambda tape, n: add(tape, n[0], n[1]), lambda w: w[0] + w[1], random(5, 7), random(5, 7, seed=2)
+    ):
+        assert torch.equal(ours, theirs.float())
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_embedding(squashed: bool) -> None:
     context = torch.randint(0, 256, (6, 20), generator=torch.Generator().manual_seed(1))
     pairs = gradients(
-        lambda tape, n: sigmoid_embedding(tape, n[0], context),
-        lambda w: torch.sigmoid(w[0])[context.t()].reshape(20, -1),
+        lambda tape, n: (sigmoid_embedding if squashed else embedding)(tape, n[0], context),
+        lambda w: (torch.sigmoid(w[0]) if squashed else w[0])[context.t()].reshape(20, -1),
         random(256, 5),
     )
     for pair in pairs:
         assert relative_error(*pair) < 1e-4
 
 
-def test_embedding_as_it_is() -> None:
+def test_embedding_rows() -> None:
     context = torch.randint(0, 256, (6, 20), generator=torch.Generator().manual_seed(1))
     pairs = gradients(
-        lambda tape, n: embedding(tape, n[0], context),
+        lambda tape, n: embedding_rows(tape, n[0], context),
         lambda w: w[0][context.reshape(-1)],
         random(256, 5),
     )
@@ -215,6 +242,86 @@ def test_the_state_of_an_lstm_is_that_after_the_oldest_byte() -> None:
     assert torch.equal(later.data, out.data[4:])
 
 
+def test_positions_stand_behind_each_byte() -> None:
+    positions = random(6, 3, seed=2)
+    pairs = gradients(
+        lambda tape, n: join_positions(tape, n[0], positions),
+        lambda w: torch.cat([w[0].view(4, 6, 5), positions.double().expand(4, -1, -1)], 2).view(4, -1),
+        random(4, 30),
+    )
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs.float())
+
+
+@pytest.mark.parametrize(("length", "size"), [(64, 32), (300, 6), (5, 3), (1, 1), (4096, 2), (3, 0)])
+def test_sinusoids(length: int, size: int) -> None:
+    table = sinusoids(length, size)
+    assert table.shape == (length, size)
+    columns = -(-size // 2)
+    angles = torch.arange(length, dtype=torch.float64).unsqueeze(1) * torch.exp(
+        -math.log(10000) * 2 * torch.arange(columns, dtype=torch.float64) / max(size, 1)
+    )
+    expected = torch.cat([torch.sin(angles), torch.cos(angles)], 1)[:, :size]
+    assert torch.equal(table.double() * 4096, (expected * 4096).round())
+
+
+def test_sinusoids_are_pinned() -> None:
+    table = sinusoids(3, 4).mul(4096).to(torch.int32)
+    assert table.tolist() == [[0, 0, 4096, 4096], [3447, 41, 2213, 4096], [3724, 82, -1705, 4095]]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "heads", "size", "tokens", "queries"),
+    [(5, 4, 8, 7, 1), (3, 1, 32, 16, 1), (4, 2, 3, 4, 4), (2, 3, 5, 6, 2), (3, 5, 1, 1, 1)],
+)
+@pytest.mark.parametrize("factor", [1e-2, 1.0, 1e2])
+def test_linear_attention(
+    lanes: int, heads: int, size: int, tokens: int, queries: int, factor: float
+) -> None:
+    width = heads * size
+
+    def reference(wide: list[Tensor]) -> Tensor:
+        query = wide[0].view(lanes, queries, heads, size)
+        key_value = wide[1].view(lanes, tokens, 2, heads, size)
+        score = torch.einsum("lqhd,lthd->lhqt", query**2, key_value[:, :, 0] ** 2)
+        score = score.tril(tokens - queries)
+        share = score / (score.sum(3, keepdim=True) + EPSILON)
+        return torch.einsum("lhqt,lthd->lqhd", share, key_value[:, :, 1]).reshape(-1, width)
+
+    pairs = gradients(
+        lambda tape, n: linear_attention(tape, n[0], n[1], lanes, heads),
+        reference,
+        random(lanes * queries, width) * factor,
+        random(lanes * tokens, 2 * width, seed=2) * factor,
+    )
+    # A lone token has all the score, so that neither queries nor keys have a gradient.
+    for pair in pairs[: 1 if tokens == 1 else 3]:
+        assert relative_error(*pair) < 5e-3
+
+
+def test_linear_attention_of_zeros_is_finite() -> None:
+    tape, query, key_value = Tape(), Node(torch.zeros(6, 4)), Node(torch.zeros(9, 8))
+    out = linear_attention(tape, query, key_value, 3, 2)
+    assert bool((out.data == 0).all())
+    out.add_gradient(torch.ones(6, 4))
+    tape.run_backward()
+    for node in (query, key_value):
+        assert node.grad is not None and bool(node.grad.isfinite().all())
+
+
+def test_attention_does_not_see_later_tokens() -> None:
+    query, key_value = random(4, 6), random(4, 12, seed=2)
+
+    def first_tokens(newest: float) -> Tensor:
+        changed = key_value.clone()
+        changed[3] *= newest
+        # Small enough that the scales, which all tokens share, stay.
+        changed[0] = 100.0
+        return linear_attention(Tape(), Node(query), Node(changed), 1, 3).data[:3]
+
+    assert torch.equal(first_tokens(1.0), first_tokens(-2.0))
+
+
 @pytest.mark.parametrize(("length", "patch", "lanes"), [(12, 4, 10), (7, 7, 3), (9, 1, 33)])
 def test_fuse_patches(length: int, patch: int, lanes: int) -> None:
     context = torch.randint(0, 256, (length, lanes), generator=torch.Generator().manual_seed(1))
@@ -231,6 +338,29 @@ def test_fuse_patches(length: int, patch: int, lanes: int) -> None:
         random(256, 3),
         random(patches, seed=2),
         random(1, seed=3),
+    )
+    for pair in pairs:
+        assert relative_error(*pair) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("length", "patch", "tokens", "lanes", "size"), [(12, 4, 3, 10, 5), (7, 7, 2, 3, 1), (9, 1, 1, 4, 6)]
+)
+def test_fuse_into_tokens(length: int, patch: int, tokens: int, lanes: int, size: int) -> None:
+    patches, values = length - patch + 1, patch * size
+
+    def reference(wide: list[Tensor]) -> Tensor:
+        by_byte = wide[0].view(lanes, length, size)
+        laid_out = torch.stack([by_byte[:, i : i + patch].reshape(lanes, -1) for i in range(patches)], 1)
+        fused = torch.einsum("liv,itv->ltv", laid_out, wide[1]) + wide[2].unsqueeze(1)
+        return fused.reshape(lanes * tokens, values)
+
+    pairs = gradients(
+        lambda tape, n: fuse_into_tokens(tape, n[0], n[1], n[2], patch),
+        reference,
+        random(lanes, length * size),
+        random(patches, tokens, values, seed=2),
+        random(tokens, seed=3),
     )
     for pair in pairs:
         assert relative_error(*pair) < 1e-3
@@ -369,9 +499,9 @@ from sepzip import presets
 from sepzip.engine import encode_segment
 data = open(sys.argv[1], "rb").read()[:1200]
 presets_and_lanes = [
-    (presets.resolve(level, semantics=semantics), lanes)
+    (presets.resolve(level, network, semantics), lanes)
     for semantics in (True, False)
-    for level, lanes in ((1, 24), (4, 37))
+    for level, network, lanes in ((1, None, 24), (4, None, 37), (None, "trace-small", 24))
 ]
 presets_and_lanes.append((presets.resolve(network="lstm"), 29))
 for preset, lanes in presets_and_lanes:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import craft
-from conftest import TINY, TINY_LSTM
+from conftest import TINY, TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip import header as header_module
 from sepzip.errors import (
     CorruptError,
@@ -154,12 +154,56 @@ def test_every_setting_has_its_place_in_the_header() -> None:
     "model",
     [preset.model for preset in LEVELS.values()]
     + [preset.model for presets in NETWORKS.values() for preset in presets.values()]
-    + [replace(TINY, seed=(1 << 32) - 1, lane_widths=()), TINY_LSTM],
+    + [replace(TINY, seed=(1 << 32) - 1, lane_widths=()), TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC],
 )
 def test_every_preset_reads_back(model: ModelSettings) -> None:
     frame = FrameReader(io.BytesIO(coded_frame(model))).next_frame()
     assert frame is not None
     assert frame.model == model
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (TINY, {"token": 2}),
+        (TINY, {"heads": 1}),
+        (TRACE_TINY, {"lane_widths": (4,)}),
+    ],
+)
+def test_settings_of_other_networks_are_refused(model: ModelSettings, changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="does not have"):
+        FrameWriter(io.BytesIO(), replace(model, **changes))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        replace(TRACE_TINY, token=0),
+        replace(TRACE_TINY, token=4),
+        replace(TRACE_TINY, token=4097),
+        replace(TRACE_TINY, tokens=1),
+        replace(TRACE_TINY, mixing=1),
+        replace(TRACE_TINY, heads=0),
+        replace(TRACE_TINY, heads=4),
+        replace(TRACE_TINY, positions=1025),
+        replace(TRACE_TINY, context=4096, positions=13, heads=1),
+        replace(TRACE_TINY_SEMANTIC, token=1),
+        replace(TRACE_TINY_SEMANTIC, tokens=0),
+        replace(TRACE_TINY_SEMANTIC, mixing=0),
+        replace(TRACE_TINY_SEMANTIC, patch=7),
+        replace(TRACE_TINY_SEMANTIC, tokens=1024, embedding=62, heads=1),
+    ],
+)
+def test_settings_of_tokens_that_do_not_go_together_are_refused_both_ways(
+    model: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError):
+        FrameWriter(io.BytesIO(), model)
+    monkeypatch.setattr(header_module, "_fault", lambda model: None)
+    crafted = craft.checked(header_module.encode_header(model))
+    monkeypatch.undo()
+    with pytest.raises(CorruptError):
+        FrameReader(io.BytesIO(crafted)).next_frame()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +238,6 @@ def test_settings_that_the_format_cannot_hold_are_refused_both_ways(
     "changes",
     [
         {"semantics": True, "patch": 2, "stride": 1},
-        {"lane_widths": (4,)},
         {"layers": 0},
         {"layers": 65},
         {"beta1": 999_901},
@@ -220,8 +263,13 @@ def refused_both_ways(model: ModelSettings, newer: bool, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("changes", [{"layers": 1}, {"beta1": 0}, {"beta2": 999_900}])
 def test_settings_that_a_network_does_not_use_keep_their_defaults(changes: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="network pac does not use it"):
+    with pytest.raises(UsageError, match="which pac does not have"):
         FrameWriter(io.BytesIO(), replace(TINY, **changes))
+
+
+def test_an_lstm_has_no_layers_of_a_lane() -> None:
+    with pytest.raises(UsageError, match="lane_widths is .* which lstm does not have"):
+        FrameWriter(io.BytesIO(), replace(TINY_LSTM, lane_widths=(4,)))
 
 
 def test_the_seb_is_not_in_front_of_an_lstm() -> None:
@@ -232,6 +280,7 @@ def test_the_seb_is_not_in_front_of_an_lstm() -> None:
 
 BODY = craft.settings_body(TINY)
 LSTM_BODY = craft.settings_body(TINY_LSTM)
+TRACE_BODY = craft.settings_body(TRACE_TINY)
 
 
 @pytest.mark.parametrize(
@@ -251,11 +300,13 @@ LSTM_BODY = craft.settings_body(TINY_LSTM)
         (craft.header(b"\x03p\xffc\0"), CorruptError, "ASCII"),
         (craft.header(b"\x03p\nc\0"), CorruptError, "ASCII"),
         (craft.header(BODY[:-1] + b"\x4d\x01\0"), UnsupportedError, "setting 77"),
+        (craft.header(BODY[:-1] + b"\x0f\x01\0"), UnsupportedError, "token, which pac does not have"),
         (craft.header(BODY[:-1] + b"\x0b" + bytes(32) + b"\0"), UnsupportedError, "prior 0000"),
         (craft.header(BODY[:-1] + b"\x0a\x01\0"), CorruptError, "setting 10 comes twice or out of order"),
-        (craft.header(BODY[:-1] + b"\x1e\x02\0"), CorruptError, "layers, which network pac does not use"),
+        (craft.header(BODY[:-1] + b"\x1e\x02\0"), UnsupportedError, "layers, which pac does not have"),
         (craft.header(LSTM_BODY[:-1] + b"\x1e\x02\0"), CorruptError, "setting 30 comes twice"),
         (craft.header(b"\x03pac\0"), CorruptError, "lacks the setting semantics"),
+        (craft.header(TRACE_BODY[:-3] + b"\0"), CorruptError, "lacks the setting mixing"),
         (craft.header(b"\x03pac\x01\x02\0"), CorruptError, "semantics is 2"),
         (craft.header(b"\x03pac\x01\x81\x00\0"), CorruptError, "varint"),
         (craft.header(b"\x03pac\x06\x41"), CorruptError, "count is 65"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import TINY, TINY_LSTM
+from conftest import TINY, TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip.exact.guard import ExactOnly, InexactOperationError
 from sepzip.memory import memory_needed
 from sepzip.model import Model
@@ -78,6 +78,8 @@ def test_networks_at_their_published_sizes_are_exact(name: str, semantics: bool)
     _run_guarded(NETWORKS[name][semantics].model, 3, 1)
 
 
-@pytest.mark.parametrize("model", [TINY, TINY_LSTM, replace(TINY_LSTM, layers=1, context=1)])
+@pytest.mark.parametrize(
+    "model", [TINY, TINY_LSTM, replace(TINY_LSTM, layers=1, context=1), TRACE_TINY, TRACE_TINY_SEMANTIC]
+)
 def test_tiny_sizes_are_exact(model: ModelSettings) -> None:
     _run_guarded(model, 5, 4)

@@ -40,9 +40,7 @@ def windows(count: int) -> Iterator[Tensor]:
         yield symbols[step : step + 3]
 
 
-def reference(
-    weights: list[Tensor], context: Tensor, states: list[State]
-) -> tuple[Tensor, list[State]]:
+def reference(weights: list[Tensor], context: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
     """Return the logits, and the states after the oldest byte, from the states before it, in float64."""
     table, *layers, out_weight, out_bias = weights
     outputs: list[list[Tensor]] = []

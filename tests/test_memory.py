@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import sepzip
-from conftest import TINY, TINY_LSTM
+from conftest import TINY, TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
@@ -22,7 +22,7 @@ from sepzip.frame import CodedBlock
 from sepzip.memory import Ledger, Share, memory_needed
 from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
-from sepzip.presets import ModelSettings, Preset
+from sepzip.presets import NETWORKS, ModelSettings, Preset
 from sepzip.profile import Profile
 from sepzip.scheduler import Job, Scheduler
 
@@ -246,3 +246,17 @@ def test_every_weight_of_an_lstm_is_counted(layers: int) -> None:
 
 def test_the_published_lstm_has_a_billion_weights() -> None:
     assert 1.09e9 < memory.parameter_count(sepzip.presets.resolve(network="lstm-large").model, 128) < 1.11e9
+
+
+@pytest.mark.parametrize(
+    "model", [TRACE_TINY, TRACE_TINY_SEMANTIC, *(preset.model for preset in NETWORKS["trace"].values())]
+)
+def test_the_weights_of_trace_are_counted(model: ModelSettings) -> None:
+    parameters = base.build(model, 3, torch.device("cpu")).parameters
+    assert memory.parameter_count(model, 3) == sum(node.data.numel() for node in parameters.nodes)
+
+
+@pytest.mark.parametrize("semantics", [False, True])
+def test_the_memory_of_trace_is_not_far_off(semantics: bool) -> None:
+    model = NETWORKS["trace"][semantics].model
+    assert 300 << 20 < memory_needed(model, 512, 1 << 20) < 3 << 30

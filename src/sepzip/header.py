@@ -35,7 +35,7 @@ class FrameHeader:
 class _Setting:
     """How one field of ModelSettings is written: the range of its number, or of each number of its list.
 
-    It is written for `networks` only, None being all of them; the others have the field's default.
+    Where `networks` names some, the others' headers leave it out, and their models have `absent`.
     """
 
     field: str
@@ -44,12 +44,20 @@ class _Setting:
     is_list: bool = False
     networks: frozenset[str] | None = None
 
+    @property
+    def absent(self) -> int | tuple[int, ...]:
+        """The value in a model whose network does not have the setting."""
+        value: int = 0 if self.is_list else getattr(_DEFAULTS, self.field)
+        return () if self.is_list else value
+
     def belongs_to(self, network: str) -> bool:
         """Return whether a header that names this network has the setting."""
         return self.networks is None or network in self.networks
 
 
 _LSTM = frozenset({"lstm"})
+_PAC = frozenset({"pac"})
+_TRACE = frozenset({"trace"})
 
 _SETTINGS = {
     1: _Setting("semantics", 0, 1),
@@ -57,13 +65,18 @@ _SETTINGS = {
     3: _Setting("patch", 0, 4096),
     4: _Setting("stride", 0, 4096),
     5: _Setting("embedding", 1, 1024),
-    6: _Setting("lane_widths", 1, 1024, is_list=True),
+    6: _Setting("lane_widths", 1, 1024, is_list=True, networks=_PAC),
     7: _Setting("hidden", 1, 65536),
     8: _Setting("learning_rate", 1, 1_000_000),
     9: _Setting("seed", 0, (1 << 32) - 1),
     10: _Setting("lanes_per_coder", 1, 64),
     12: _Setting("learning_rate_last", 1, 1_000_000),
     13: _Setting("learning_rate_steps", 1, 10_000),
+    14: _Setting("positions", 0, 1024, networks=_TRACE),
+    15: _Setting("token", 0, 4096, networks=_TRACE),
+    16: _Setting("heads", 1, 1024, networks=_TRACE),
+    17: _Setting("tokens", 0, 1024, networks=_TRACE),
+    18: _Setting("mixing", 0, 65536, networks=_TRACE),
     30: _Setting("layers", 1, 64, networks=_LSTM),
     31: _Setting("beta1", 0, 999_900, networks=_LSTM),
     32: _Setting("beta2", 0, 999_900, networks=_LSTM),
@@ -177,7 +190,7 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
             f"made with network {network!r}; this sepzip knows {', '.join(sorted(known_networks()))}: "
             "install a newer sepzip"
         )
-    fields = _read_settings(source)
+    fields = _read_settings(source, network)
     if source.position != length:
         raise CorruptError("the header goes on after its last setting: it is damaged")
     if not network:
@@ -185,13 +198,10 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
             raise CorruptError("the header has settings but no network: it is damaged")
         return None
     for setting in _SETTINGS.values():
-        if setting.belongs_to(network) and setting.field not in fields:
+        if not setting.belongs_to(network):
+            fields[setting.field] = setting.absent
+        elif setting.field not in fields:
             raise CorruptError(f"the header lacks the setting {setting.field}: it is damaged")
-        if not setting.belongs_to(network) and setting.field in fields:
-            raise CorruptError(
-                f"the header has the setting {setting.field}, which network {network} does not use: "
-                "it is damaged"
-            )
     fields["semantics"] = bool(fields["semantics"])
     if fields["semantics"] and not has_semantics(network):
         raise UnsupportedError(
@@ -204,7 +214,7 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
     return model
 
 
-def _read_settings(source: ByteSource) -> dict[str, Any]:
+def _read_settings(source: ByteSource, network: str) -> dict[str, Any]:
     """Return the settings by their field's name, up to the zero byte that ends them."""
     fields: dict[str, Any] = {}
     previous = 0
@@ -220,6 +230,11 @@ def _read_settings(source: ByteSource) -> dict[str, Any]:
             raise CorruptError(f"setting {identifier} comes twice or out of order: the header is damaged")
         previous = identifier
         setting = _SETTINGS[identifier]
+        if network and not setting.belongs_to(network):
+            raise UnsupportedError(
+                f"made with setting {setting.field}, which {network} does not have here: "
+                "install a newer sepzip"
+            )
         what = f"setting {setting.field}"
         if setting.is_list:
             count = source.varint(f"{what}'s count", 0, _MOST_LANE_WIDTHS)
@@ -238,8 +253,8 @@ def _fault(model: ModelSettings) -> str | None:
     for setting in _SETTINGS.values():
         value = getattr(model, setting.field)
         if not setting.belongs_to(model.network):
-            if value != getattr(_DEFAULTS, setting.field):
-                return f"{setting.field} is {value}, but network {model.network} does not use it"
+            if value != setting.absent:
+                return f"{setting.field} is {value}, which {model.network} does not have"
             continue
         if setting.is_list and len(value) > _MOST_LANE_WIDTHS:
             return f"{setting.field} has {len(value)} entries, more than {_MOST_LANE_WIDTHS}"
@@ -258,8 +273,26 @@ def _fault(model: ModelSettings) -> str | None:
         return "patch and stride are not 0 although the SEB is off"
     if model.width > _MOST_WIDTH:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
-    if model.lane_widths and model.network != "pac":
-        return f"lane_widths are not empty, but network {model.network} has no layers of a lane's own"
     if any(width > model.width for width in model.lane_widths):
         return f"lane_widths go above the width of {model.width}"
+    return _token_fault(model) if model.network in _TRACE else None
+
+
+def _token_fault(model: ModelSettings) -> str | None:
+    """Return the first rule that settings of a network of tokens break, in words, or None."""
+    if model.semantics:
+        if model.token or not model.tokens or not model.mixing:
+            return "with the SEB token must be 0, tokens and mixing at least 1"
+        tokens = model.tokens
+    else:
+        if model.tokens or model.mixing:
+            return "tokens and mixing are not 0 although the SEB is off"
+        if not model.token or model.context % model.token:
+            return f"the context of {model.context} is not a multiple of token, {model.token}"
+        tokens = model.context // model.token
+    if model.width % model.heads:
+        return f"the width of {model.width} is not a multiple of heads, {model.heads}"
+    # Within it, the sums of attention's backward pass stay below 2^53.
+    if tokens * model.width > _MOST_WIDTH:
+        return f"{tokens} tokens of {model.width} values are more than {_MOST_WIDTH} values"
     return None

@@ -39,7 +39,7 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
-    return _PARAMETERS[model.network](model, lanes)
+    return _networks[model.network].parameters(model, lanes)
 
 
 def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
@@ -47,8 +47,10 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
 
     Four float32 numbers a weight are kept and up to three more are in work at a time.
     """
-    weights = 28 * parameter_count(model, lanes)
-    return weights + _WORK[model.network](model, lanes) + 4 * size + 32 * _MIB
+    network = _networks[model.network]
+    weights = 28 * network.parameters(model, lanes)
+    activations = lanes * (network.activations(model) + 4 * 256 * 16)
+    return weights + activations + network.work(model) + 4 * size + 32 * _MIB
 
 
 def _pac_parameters(model: ModelSettings, lanes: int) -> int:
@@ -58,10 +60,36 @@ def _pac_parameters(model: ModelSettings, lanes: int) -> int:
     return lane + shared + 257 * 256 + width * 256 + 256 * model.embedding + 2 * model.context
 
 
-def _pac_work(model: ModelSettings, lanes: int) -> int:
-    """Twelve numbers for every hidden value of a lane, and two float64 for each byte that the SEB embeds."""
-    activations = lanes * 4 * (12 * model.hidden + 40 * model.width * len(model.lane_widths) + 256 * 16)
-    return activations + lanes * model.context * model.embedding * 24
+def _pac_activations(model: ModelSettings) -> int:
+    """A lane has about twelve live numbers for every hidden value, the SEB two float64 a byte's value."""
+    values = 12 * model.hidden + 40 * model.width * len(model.lane_widths)
+    return 4 * values + model.context * model.embedding * 24
+
+
+def _trace_parameters(model: ModelSettings, lanes: int) -> int:
+    width, hidden = model.width, model.hidden
+    attention = 3 * (width * width + width)
+    feed_forward = 2 * width * hidden + hidden + width
+    shared = 256 * model.embedding + 4 * width + attention + feed_forward + 256 * (width + 1)
+    if not model.semantics:
+        return shared
+    patches = model.context - model.patch + 1
+    fusing = (patches + 1) * model.tokens + patches * width
+    return shared + fusing + (model.tokens + 2) * model.mixing + 1
+
+
+def _trace_activations(model: ModelSettings) -> int:
+    """Per lane: what attention holds of every token, and the layers of those that attend."""
+    width = model.width
+    tokens = model.tokens if model.semantics else model.context // model.token
+    attending = model.tokens if model.semantics else 1
+    values = 36 * tokens * width + 16 * attending * model.hidden + 12 * width * model.mixing
+    return 4 * values + model.context * (model.embedding + model.positions) * 40
+
+
+def _trace_work(model: ModelSettings) -> int:
+    """The SEB's banded matrices and its weights, masked, in several copies."""
+    return 40 * (model.context + model.patch) * model.tokens * model.width
 
 
 def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
@@ -70,22 +98,31 @@ def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
     return 4 * hidden * (inputs + layers) + 256 * embedding + 256 * (layers * hidden + 1)
 
 
-def _lstm_work(model: ModelSettings, lanes: int) -> int:
+def _lstm_activations(model: ModelSettings) -> int:
     """Numbers for every byte of a lane's context and every cell of every layer, and more in one layer."""
     layers, hidden = model.layers, model.hidden
-    window = lanes * model.context * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden)
-    # Products that are computed in float64 take the largest matrix in once more, and give as much out.
-    return window + 16 * 4 * hidden * (model.embedding + hidden) + lanes * 4 * 256 * 16
+    return model.context * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden)
 
 
-_PARAMETERS: dict[str, Callable[[ModelSettings, int], int]] = {
-    "pac": _pac_parameters,
-    "lstm": _lstm_parameters,
+def _lstm_work(model: ModelSettings) -> int:
+    """Products that are computed in float64 take the largest matrix in once more, and give as much out."""
+    return 16 * 4 * model.hidden * (model.embedding + model.hidden)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """How much a network takes: weights, bytes a lane in a step, and bytes whatever the lanes."""
+
+    parameters: Callable[[ModelSettings, int], int]
+    activations: Callable[[ModelSettings], int]
+    work: Callable[[ModelSettings], int]
+
+
+_networks = {
+    "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
+    "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
+    "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
 }
-"""How many weights each network has, by its settings and lanes."""
-
-_WORK: dict[str, Callable[[ModelSettings, int], int]] = {"pac": _pac_work, "lstm": _lstm_work}
-"""The bytes of what each network works in, beside its weights."""
 
 
 def available(device: str) -> int | None:

@@ -36,10 +36,14 @@ class ModelSettings:
 
     `context` is in bytes. With the SEB (`semantics`), `patch` is the bytes of a patch and every
     `stride`-th patch is kept by the mask; without it both are 0. `embedding` is the values per byte,
-    `lane_widths` the widths of the per-lane layers, `hidden` the width between the two products of
-    the feed-forward layer. The learning rate, in millionths, falls from `learning_rate` to
-    `learning_rate_last`; the gap shrinks by 1/`learning_rate_steps` a step. `lanes_per_coder` lanes
-    share one entropy coder.
+    `hidden` the width between the two products of the feed-forward layer. The learning rate, in
+    millionths, falls from `learning_rate` to `learning_rate_last`; the gap shrinks by
+    1/`learning_rate_steps` a step. `lanes_per_coder` lanes share one entropy coder.
+
+    PAC alone has `lane_widths`, the widths of the per-lane layers. TRACE alone has `positions`, the
+    values behind each byte's embedding that say where it stands, and `heads`, the parts of its attention.
+    Without the SEB it takes `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
+    width of the layer that mixes them in the end.
 
     An LSTM has `layers` layers of `hidden` cells each, and is learnt through `context` bytes; `beta1` and
     `beta2`, in millionths, are what a step of Adam keeps of the two moments. A network that does not use
@@ -54,6 +58,11 @@ class ModelSettings:
     embedding: int = 16
     lane_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     hidden: int = 4096
+    positions: int = 0
+    token: int = 0
+    heads: int = 0
+    tokens: int = 0
+    mixing: int = 0
     learning_rate: int = 1000
     learning_rate_last: int = 1000
     learning_rate_steps: int = 1
@@ -65,8 +74,9 @@ class ModelSettings:
 
     @property
     def width(self) -> int:
-        """The number of values that a base network takes from each lane."""
-        return (self.patch if self.semantics else self.context) * self.embedding
+        """The number of values that a base network takes from each lane, or as one of its tokens."""
+        joined = self.patch if self.semantics else self.token or self.context
+        return joined * (self.embedding + self.positions)
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,33 @@ _SMALL = ModelSettings(
     learning_rate_last=1500,
     learning_rate_steps=1000,
 )
+
+_TRACE_PLAIN = ModelSettings(
+    network="trace",
+    semantics=False,
+    context=64,
+    patch=0,
+    stride=0,
+    embedding=32,
+    lane_widths=(),
+    hidden=4096,
+    positions=32,
+    token=4,
+    heads=8,
+)
+_TRACE_SMALL_PLAIN = replace(
+    _TRACE_PLAIN,
+    context=32,
+    embedding=8,
+    hidden=256,
+    positions=8,
+    heads=4,
+    learning_rate=8000,
+    learning_rate_last=1500,
+    learning_rate_steps=1000,
+)
+_TRACE_SEMANTIC = replace(_TRACE_PLAIN, semantics=True, patch=4, stride=4, token=0, tokens=4, mixing=128)
+_TRACE_SMALL = replace(_TRACE_SMALL_PLAIN, semantics=True, patch=4, stride=4, token=0, tokens=4, mixing=16)
 
 
 def _without_semantics(model: ModelSettings) -> ModelSettings:
@@ -147,6 +184,14 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
     },
     "lstm": {False: Preset(_LSTM, lanes=128)},
     "lstm-large": {False: Preset(_LSTM_LARGE, lanes=128)},
+    "trace": {
+        True: Preset(_TRACE_SEMANTIC, lanes=512),
+        False: Preset(_TRACE_PLAIN, lanes=512),
+    },
+    "trace-small": {
+        True: Preset(_TRACE_SMALL, lanes=256),
+        False: Preset(_TRACE_SMALL_PLAIN, lanes=256),
+    },
 }
 """Named settings: the network alone (False) and, where that exists, with the SEB in front of it (True)."""
 

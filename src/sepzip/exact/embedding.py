@@ -9,12 +9,29 @@ from .functions import sigmoid
 from .quantise import quantise
 from .tape import Node, Tape
 
-__all__ = ["embedding", "sigmoid_embedding", "sum_by_symbol"]
+__all__ = ["embedding", "embedding_rows", "sigmoid_embedding", "sum_by_symbol"]
 
 _GRADIENT_MOST = 1 << 20
 
 
 def embedding(tape: Tape, table: Node, context: Tensor) -> Node:
+    """Return the table looked up by each byte; table [256, size], context int64 [bytes, lanes].
+
+    The result is [lanes, bytes * size], the oldest byte first.
+    """
+    size = table.data.shape[1]
+    by_lane = context.t().reshape(-1)
+    out = Node(table.data.index_select(0, by_lane).view(context.shape[1], -1))
+
+    def backward() -> None:
+        whole, scale = quantise(out.take_gradient(), None, _GRADIENT_MOST)
+        table.add_gradient(sum_by_symbol(whole.view(-1, size), by_lane).mul_(scale))
+
+    tape.record(backward)
+    return out
+
+
+def embedding_rows(tape: Tape, table: Node, context: Tensor) -> Node:
     """Return the rows of each byte; table [256, size], context int64 [bytes, lanes].
 
     The result is [bytes * lanes, size], the oldest byte's lanes first.

@@ -16,12 +16,16 @@ EPSILON = 1e-5
 GRADIENT_MOST = 1 << 20
 NORMAL_MOST = 1 << 16
 
+_FLOAT64_ROWS = 1 << 16
+"""The most rows for which float64 sums of gradients times normalised values are exact."""
+
 
 def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | None = None) -> Node:
     """Return (x - mean) / sqrt(variance + 1e-5) of each lane, times gain plus offset where given.
 
-    x is [lanes, width]; gain and offset are [width]. Each lane is first rounded to whole multiples of
-    its largest element over 2^18 (fewer bits for widths above 256), so that mean and variance are exact.
+    x is [lanes, width], or has a row for every token of a lane; gain and offset are [width]. Each row is
+    first rounded to whole multiples of its largest element over 2^18 (fewer bits for widths above 256), so
+    that mean and variance are exact.
     """
     width = x.data.shape[1]
     most = statistics_most(width)
@@ -54,9 +58,10 @@ def layer_norm(tape: Tape, x: Node, gain: Node | None = None, offset: Node | Non
             columns, scale = quantise(gradient, 0, GRADIENT_MOST)
             wide = columns.to(torch.float64)
             offset.add_gradient(_scaled(wide.sum(0), scale.squeeze(0)))
-            gain.add_gradient(
-                _scaled(wide.mul_(whole_normal).sum(0), scale.squeeze(0)).mul_(constant(2.0**-11))
-            )
+            products = wide.mul_(whole_normal)
+            if len(products) > _FLOAT64_ROWS:
+                products = products.to(torch.int64)
+            gain.add_gradient(_scaled(products.sum(0), scale.squeeze(0)).mul_(constant(2.0**-11)))
             gradient = gradient * gain.data
         rows, scale = quantise(gradient, 1, GRADIENT_MOST)
         wide = rows.to(torch.float64)

@@ -11,7 +11,7 @@ from .product import product_16x16
 from .quantise import INT16_MOST, quantise
 from .tape import Node, Tape
 
-__all__ = ["fuse_patches"]
+__all__ = ["fuse_into_tokens", "fuse_patches"]
 
 _UNIT = float(1 << 15)
 
@@ -53,6 +53,51 @@ def fuse_patches(tape: Tape, table: Node, context: Tensor, weight: Node, bias: N
 
     tape.record(backward)
     return out
+
+
+def fuse_into_tokens(tape: Tape, x: Node, weight: Node, bias: Node, patch: int) -> Node:
+    """Return sums over all patches, as many as tokens: each of weight times patch, value by value, plus bias.
+
+    x [lanes, bytes * size]; weight [patches, tokens, patch * size] with patches = bytes - patch + 1, bias
+    [tokens]; patch number i covering the bytes i to i + patch - 1; the result is [lanes * tokens, patch *
+    size], each lane's first token first. Nor is a patch laid out here: for each of a byte's values the sums
+    are one product with a banded matrix [bytes, tokens * patch].
+    """
+    patches, tokens, values = weight.data.shape
+    size = values // patch
+    lanes, length = x.data.shape[0], patches + patch - 1
+    whole_x, scale_x = quantise(x.data, None, INT16_MOST)
+    by_value = whole_x.view(lanes, length, size).permute(2, 0, 1)
+    whole_weight, scale_weight = quantise(weight.data, None, INT16_MOST)
+    positions = _token_bands(patches, tokens, patch, size, x.data.device)
+    flat = torch.zeros(size * length * tokens * patch, dtype=torch.float32, device=x.data.device)
+    flat.index_copy_(0, positions, whole_weight.view(-1))
+    bands = flat.view(size, length, tokens * patch)
+    sums = product_16x16(by_value, bands).to(torch.float32).mul_(scale_x * scale_weight)
+    fused = sums.permute(1, 2, 0).reshape(lanes, tokens, values).add_(bias.data.unsqueeze(1))
+    out = Node(fused.view(lanes * tokens, values))
+
+    def backward() -> None:
+        whole, scale = quantise(out.take_gradient(), None, INT16_MOST)
+        sums = whole.view(lanes, tokens, values).to(torch.int64).sum((0, 2))
+        bias.add_gradient(sums.to(torch.float32).mul_(scale))
+        whole = whole.view(lanes, tokens * patch, size).permute(2, 0, 1)
+        by_bands = product_16x16(by_value.transpose(1, 2), whole).view(-1).index_select(0, positions)
+        weight.add_gradient(by_bands.to(torch.float32).mul_(scale * scale_x).view(weight.data.shape))
+        by_x = product_16x16(whole, bands.transpose(1, 2)).to(torch.float32).mul_(scale * scale_weight)
+        x.add_gradient(by_x.permute(1, 2, 0).reshape(lanes, length * size))
+
+    tape.record(backward)
+    return out
+
+
+def _token_bands(patches: int, tokens: int, patch: int, size: int, device: torch.device) -> Tensor:
+    """Return the flat positions of weight[i, t, (j, e)] in the matrices: [e, i + j, t, j]."""
+    i = torch.arange(patches, device=device).view(-1, 1, 1, 1)
+    t = torch.arange(tokens, device=device).view(-1, 1, 1)
+    j = torch.arange(patch, device=device).view(-1, 1)
+    e = torch.arange(size, device=device)
+    return (((e * (patches + patch - 1) + i + j) * tokens + t) * patch + j).view(-1)
 
 
 def _band(patch: int, patches: int, device: torch.device) -> Tensor:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import lstm, pac
+from . import lstm, pac, trace
 
-__all__ = ["lstm", "pac"]
+__all__ = ["lstm", "pac", "trace"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..exact.concatenate import concatenate, last_rows
-from ..exact.embedding import embedding
+from ..exact.embedding import embedding_rows
 from ..exact.initialise import Initialiser
 from ..exact.linear import linear
 from ..exact.lstm import LSTMState, lstm
@@ -52,7 +52,7 @@ class LSTM:
     def forward(self, tape: Tape, context: Tensor) -> Node:
         """Return logits [lanes, 256] of the next byte."""
         lanes = context.shape[1]
-        embedded = embedding(tape, self.table, context)  # [bytes * lanes, embedding]
+        embedded = embedding_rows(tape, self.table, context)  # [bytes * lanes, embedding]
         below: list[Node] = []
         newest: list[Node] = []
         for layer in self.layers:
