@@ -268,7 +268,7 @@ def test_settings_that_a_network_does_not_use_keep_their_defaults(changes: dict[
 
 
 def test_an_lstm_has_no_layers_of_a_lane() -> None:
-    with pytest.raises(UsageError, match="lane_widths is .* which lstm does not have"):
+    with pytest.raises(UsageError, match=r"lane_widths is .* which lstm does not have"):
         FrameWriter(io.BytesIO(), replace(TINY_LSTM, lane_widths=(4,)))
 
 
