@@ -507,7 +507,8 @@ def _column_updates(
     width = tl.load(task + 2)
     column = tl.arange(0, COLUMNS)
     column_inside = column < tl.load(task + 3)
-    has_gain = tl.load(task + 4) != 0
+    # The same for every column; a single number would be no mask in all versions of the interpreter.
+    has_gain = tl.load(task + 4 + tl.zeros((COLUMNS,), tl.int32)) != 0
     largest = tl.zeros((INNER, COLUMNS), tl.float32)
     for chunk in range(CHUNKS):
         lane = chunk * INNER + tl.arange(0, INNER)
@@ -523,7 +524,7 @@ def _column_updates(
         place = lane[:, None] * width + column[None, :]
         whole = quantised(tl.load(gradient + place, mask=inside, other=0.0), factor[None, :]).to(tl.int64)
         sums += whole
-        values = tl.load(normal + place, mask=inside & has_gain, other=0.0)
+        values = tl.load(normal + place, mask=inside & has_gain[None, :], other=0.0)
         along += whole * whole_normal(values).to(tl.int64)
     step_size = tl.load(size)
     by_offset = tl.sum(sums, 0).to(tl.float32) * scale
