@@ -5,7 +5,6 @@ On CUDA the step is one captured graph, and each of its operations a kernel of i
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .capture import captured
 from .coder.plain import BlockDecoder, BlockEncoder
 from .model import Model
 from .presets import ModelSettings
@@ -28,9 +28,6 @@ _WARM_STEPS = 3
 
 Tick = Callable[[], None]
 """Called once a step; it may raise to end the work."""
-
-capturing = threading.Lock()
-"""Held while a graph is captured: one thread at a time."""
 
 
 class _Stepper:
@@ -57,16 +54,7 @@ class _Stepper:
                 self._step()
                 self._warm += 1
             else:
-                torch.cuda.current_stream(self._device).synchronize()
-                self._graph = torch.cuda.CUDAGraph()
-                # Other threads may be at work on streams of their own meanwhile.
-                graph = torch.cuda.graph(
-                    self._graph,
-                    stream=torch.cuda.current_stream(self._device),
-                    capture_error_mode="thread_local",
-                )
-                with capturing, graph:
-                    self._step()
+                self._graph = captured(self._step, 1, self._device)
                 self._graph.replay()
 
 
@@ -120,9 +108,9 @@ class EagerEncoding:
             self._index.zero_()
         with self._profile.stage("step"):
             self._stepper.run(steps)
-            starts, frequencies = self._starts[:steps].cpu(), self._frequencies[:steps].cpu()
-        if not starts.is_cuda:
-            starts, frequencies = starts.clone(), frequencies.clone()
+            # Copied on a CPU as well: the next chunk overwrites them.
+            starts = self._starts[:steps].to("cpu", copy=True)
+            frequencies = self._frequencies[:steps].to("cpu", copy=True)
         fingerprint = int(self._model.fingerprint().item()) if ends_block else None
         self._queued.append(_Intervals(starts.numpy(), frequencies.numpy(), active_last, fingerprint))
 

@@ -21,13 +21,10 @@ from .errors import CorruptError, DeviceError, MismatchError, OutOfMemoryError
 from .lanes import LaneJoiner, longer_lanes, split_lanes, steps_for
 from .presets import ModelSettings
 from .profile import Profile
-from .runs import CHUNK_STEPS, Decoding, Encoding
+from .runs import AHEAD, CHUNK_STEPS, Decoding, Encoding
 from .segment import CodedBlock
 
 __all__ = ["decode_segment", "decoding", "encode_segment", "encoding", "exactly"]
-
-_AHEAD = 2
-"""Chunks that may be queued and not yet collected."""
 
 Advance = Callable[[int], None]
 
@@ -70,7 +67,7 @@ def encode_segment(
             ends_block = is_last or (run.is_full and not any(ends for _, ends in queued))
             run.queue(chunk, last_active if is_last else lanes, ends_block)
             queued.append((len(chunk), ends_block))
-            if len(queued) == _AHEAD and (block := collect()) is not None:
+            if len(queued) == AHEAD and (block := collect()) is not None:
                 yield block
         while queued:
             if (block := collect()) is not None:
@@ -131,7 +128,7 @@ def decode_segment(
                 begun += count
                 run.queue(count, last_active if begun == steps else lanes, begun == end)
                 queued.append((count, block if begun == end else None))
-                if len(queued) == _AHEAD:
+                if len(queued) == AHEAD:
                     collect()
         while queued:
             collect()

@@ -15,23 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .coder import BLOCK_WORDS, coders_for
+from .capture import captured
 from .coder.fused import DeviceDecoder, DeviceEncoder
-from .coder.plain import words_from_payload
-from .eager import capturing
 from .fused import FusedModel
 from .presets import ModelSettings
 from .profile import Profile
-from .runs import CHUNK_STEPS, Found
+from .runs import AHEAD, CHUNK_STEPS, Found
 from .segment import CodedBlock
 from .workspaces import Turns, workspaces
 
 __all__ = ["GraphDecoding", "GraphEncoding"]
 
 _STEPS_A_GRAPH = 16
-
-_AHEAD = 2
-"""Chunks that may be queued and not yet collected."""
 
 
 class _Stepper:
@@ -56,19 +51,9 @@ class _Stepper:
                     continue
                 count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
                 if count not in self._graphs:
-                    self._graphs[count] = self._capture(count)
+                    self._graphs[count] = captured(self._step, count, self._device)
                 self._graphs[count].replay()
                 steps -= count
-
-    def _capture(self, steps: int) -> torch.cuda.CUDAGraph:
-        stream = torch.cuda.current_stream(self._device)
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may be at work on streams of their own meanwhile.
-        with capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            for _ in range(steps):
-                self._step()
-        return graph
 
 
 @dataclass
@@ -117,7 +102,7 @@ class GraphEncoding:
             torch.zeros(shape, dtype=torch.int32, device=device),
             torch.zeros(shape, dtype=torch.int32, device=device),
         )
-        self._staged = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_AHEAD)]
+        self._staged = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)]
         self._queued: deque[tuple[int, _Timing]] = deque()
         self._chunks = self._before = 0
         self._block_steps = 0
@@ -141,7 +126,7 @@ class GraphEncoding:
         steps, model = len(symbols), self._model
         timing = _timing()
         # Free again: at most two chunks are queued, so the one before the last has been collected.
-        staged = self._staged[self._chunks % _AHEAD][:steps]
+        staged = self._staged[self._chunks % AHEAD][:steps]
         staged.copy_(torch.from_numpy(symbols))
         timing.begun.record()
         model.begin_chunk(self._before)
@@ -192,14 +177,11 @@ class GraphDecoding:
 
     def begin_block(self, payload: bytes, more: bool) -> None:
         """Queue the start of a block; CorruptError if the payload cannot be one's."""
-        coders = coders_for(self._lanes, self._settings.lanes_per_coder)
-        self._words = words = len(words_from_payload(payload, coders))
+        self._words = words = len(payload) // 3
         if self._decoder is None or self._decoder.capacity < words:
-            # A block ends two chunks after it was seen to be full, so that few are longer than this.
-            usual = BLOCK_WORDS * coders + 2 * coders + 4 * CHUNK_STEPS * self._lanes if more else 0
-            self._decoder = DeviceDecoder(
-                self._lanes, self._settings.lanes_per_coder, max(words, usual), self._device
-            )
+            # Blocks end where they are seen to be full, up to two chunks late: most others fit as well.
+            capacity = words + words // 4 if more else words
+            self._decoder = DeviceDecoder(self._lanes, self._settings.lanes_per_coder, capacity, self._device)
             self._stepper = _Stepper(self._step, self._device, self._turns)
         self._decoder.load(payload)
         if self._model is None:

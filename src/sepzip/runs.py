@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from .segment import CodedBlock
 
-__all__ = ["CHUNK_STEPS", "Decoding", "Encoding", "Found"]
+__all__ = ["AHEAD", "CHUNK_STEPS", "Decoding", "Encoding", "Found"]
 
 CHUNK_STEPS = 256
 """Steps that are queued at a time; blocks end at multiples of it. Part of no format."""
+
+AHEAD = 2
+"""Chunks that may be queued and not yet collected."""
 
 
 @dataclass(frozen=True)

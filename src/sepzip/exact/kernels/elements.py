@@ -18,6 +18,7 @@ __all__ = [
     "EXACT",
     "adam",
     "exp2",
+    "from_bits",
     "gelu",
     "gelu_slope",
     "high_digit",
@@ -26,6 +27,7 @@ __all__ = [
     "round_even",
     "row_scale",
     "sigmoid",
+    "size_bits",
 ]
 
 EXACT: dict[str, Any] = {"enable_fp_fusion": False}
@@ -39,6 +41,18 @@ _DENSITY_0, _DENSITY_1, _DENSITY_2, _DENSITY_3 = (tl.constexpr(value) for value 
 _EDGE = tl.constexpr(EDGE)
 _MINUS_LOG2_E = tl.constexpr(-LOG2_E)
 _BETA1, _BETA2 = tl.constexpr(BETA1), tl.constexpr(BETA2)
+
+
+@triton.jit
+def size_bits(x):
+    """Return the bits of |x|, int32: they are ordered as the sizes are."""
+    return tl.abs(x).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def from_bits(bits):
+    """Return the float32 number of these bits."""
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -172,15 +172,14 @@ def clear(numbers, count, PART: tl.constexpr):
 @triton.jit
 def add_largest(largest, x):
     """Take the sizes of a block of floats into the largest so far, which is kept as bits in an int64."""
-    # The bits of floats without a sign are in the order of the floats.
-    bits = tl.max(tl.abs(x).to(tl.int32, bitcast=True), 0)
+    bits = tl.max(elements.size_bits(x), 0)
     tl.atomic_max(largest, bits.to(tl.int64), sem="relaxed")
 
 
 @triton.jit
 def load_largest(largest):
     """Return what `add_largest` made of all blocks, float32."""
-    return tl.load(largest).to(tl.int32).to(tl.float32, bitcast=True)
+    return elements.from_bits(tl.load(largest).to(tl.int32))
 
 
 @triton.jit

@@ -12,19 +12,26 @@ import triton.language as tl
 from torch import Tensor
 
 from ..quantise import INT8_MOST, INT16_MOST
-from .elements import EXACT, gelu, gelu_slope, high_digit, quantised, row_scale
+from .elements import (
+    EXACT,
+    from_bits,
+    gelu,
+    gelu_slope,
+    high_digit,
+    quantised,
+    row_scale,
+    size_bits,
+)
 
 __all__ = [
     "activate",
     "combined",
-    "from_bits",
     "gradient_sums",
     "hidden_gradient",
     "linear_forward",
     "linear_sums",
     "product_of_digits",
     "row_digits",
-    "size_bits",
     "splits",
     "sum_of_splits",
     "transpose",
@@ -32,18 +39,6 @@ __all__ = [
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
-
-
-@triton.jit
-def size_bits(x):
-    """Return the bits of |x|, int32: they are ordered as the sizes are."""
-    return tl.abs(x).to(tl.int32, bitcast=True)
-
-
-@triton.jit
-def from_bits(bits):
-    """Return the float32 number of these bits."""
-    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -103,11 +98,6 @@ def product_of_digits(
     return high_sums, low_sums
 
 
-def _power_of_2(size: int) -> int:
-    """Return the least power of two that is not below `size`."""
-    return 1 << (size - 1).bit_length()
-
-
 def _tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps: the largest that still gives enough programs."""
     size = 64 if triton.cdiv(rows, 64) * triton.cdiv(columns, 64) >= 64 else 32
@@ -116,13 +106,13 @@ def _tile(rows: int, columns: int) -> tuple[int, int, int]:
 
 def _inner(size: int) -> tuple[int, int]:
     """Return the inner places that a whole sum of `size` takes, and how many of them at a time."""
-    step = min(128, max(32, _power_of_2(size)))
+    step = min(128, max(32, int(triton.next_power_of_2(size))))
     return -(-size // step) * step, step
 
 
 def _split(inner_size: int) -> int:
     """Return how many inner places one program sums where the sum is split."""
-    return max(64, min(512, _power_of_2(inner_size) // 8))
+    return max(64, min(512, int(triton.next_power_of_2(inner_size)) // 8))
 
 
 def splits(inner_size: int) -> int:
@@ -308,7 +298,7 @@ def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
 
 def _wide_tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps, where splits of the sum give enough programs."""
-    return 64 if rows > 32 else 32, min(64, max(32, _power_of_2(columns))), 4
+    return 64 if rows > 32 else 32, min(64, max(32, int(triton.next_power_of_2(columns)))), 4
 
 
 @triton.jit

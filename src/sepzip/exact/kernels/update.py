@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..layer_norm import GRADIENT_MOST
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
-from .elements import EXACT, adam, high_digit, quantised, row_scale
+from .elements import EXACT, adam, from_bits, high_digit, quantised, row_scale, size_bits
 from .layer_norm import whole_normal
-from .linear import combined, from_bits, size_bits
+from .linear import combined
 
 __all__ = [
     "WHOLE_COLUMNS",

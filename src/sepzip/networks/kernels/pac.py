@@ -16,13 +16,20 @@ import triton.language as tl
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
-from ...exact.kernels.elements import EXACT, gelu, gelu_slope, high_digit, quantised, row_scale
+from ...exact.kernels.elements import (
+    EXACT,
+    from_bits,
+    gelu,
+    gelu_slope,
+    high_digit,
+    quantised,
+    row_scale,
+)
 from ...exact.kernels.embedding import FusedEmbedding
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
     activate,
     combined,
-    from_bits,
     gradient_sums,
     hidden_gradient,
     linear_forward,
@@ -656,6 +663,33 @@ class _Block:
             norm = self.lane_norm_in
             columns.add(self.lane_by_skip, norm.offset, self.lane_normal_in, norm.gain)
 
+    @property
+    def end(self) -> tuple[Tensor, ...]:
+        """What the kernels take of the block to make its result of the second product's sums."""
+        return (
+            self.hidden_largest,
+            self.weight_out.scale,
+            self.weight_out.bias.weight,
+            self.norm_out.gain.weight,
+            self.norm_out.offset.weight,
+            self.skip,
+            self.normal_out,
+            self.slope_out,
+        )
+
+    @property
+    def end_backward(self) -> tuple[Tensor, ...]:
+        """What the kernels take of the block to go back from its result to the second product."""
+        return (
+            self.norm_out.gain.weight,
+            self.norm_out.offset.weight,
+            self.normal_out,
+            self.slope_out,
+            self.weight_out.scale,
+            self.by_norm,
+            self.by_inner,
+        )
+
     def update_lanes(self, learner: Learner) -> None:
         """Update what each lane has of its own."""
         lane_update(
@@ -823,14 +857,7 @@ class FusedPAC:
         lane_padded, lane_rows = _padded_rows(block.lane_width)
         _start_kernel[(self._lanes,)](
             self._sums,
-            end.hidden_largest,
-            end.weight_out.scale,
-            end.weight_out.bias.weight,
-            end.norm_out.gain.weight,
-            end.norm_out.offset.weight,
-            end.skip,
-            end.normal_out,
-            end.slope_out,
+            *end.end,
             rows,
             lane_norm.gain.weight,
             lane_norm.offset.weight,
@@ -872,14 +899,7 @@ class FusedPAC:
     def _end(self, block: _Block) -> None:
         _end_kernel[(self._lanes,)](
             self._sums,
-            block.hidden_largest,
-            block.weight_out.scale,
-            block.weight_out.bias.weight,
-            block.norm_out.gain.weight,
-            block.norm_out.offset.weight,
-            block.skip,
-            block.normal_out,
-            block.slope_out,
+            *block.end,
             self._out_whole,
             self._out_scale,
             self._lanes,
@@ -897,13 +917,7 @@ class FusedPAC:
             self._low_sums,
             self._largest,
             self._half,
-            block.norm_out.gain.weight,
-            block.norm_out.offset.weight,
-            block.normal_out,
-            block.slope_out,
-            block.weight_out.scale,
-            block.by_norm,
-            block.by_inner,
+            *block.end_backward,
             self._high,
             self._low,
             self._digit_scale,
@@ -942,13 +956,7 @@ class FusedPAC:
             block.lane_by_inner,
             block.lane_by_skip,
             self._lane_rows,
-            end.norm_out.gain.weight,
-            end.norm_out.offset.weight,
-            end.normal_out,
-            end.slope_out,
-            end.weight_out.scale,
-            end.by_norm,
-            end.by_inner,
+            *end.end_backward,
             self._high,
             self._low,
             self._digit_scale,
