@@ -1,0 +1,60 @@
+"""The memory's functions of one number, as tables of integers that are the same everywhere.
+
+A probability is 16 bits, that of a 1; its *stretch* is ln(p / (1 - p)) in 256ths, and *squash* the inverse.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SQUASH_MOST", "Functions", "functions"]
+
+SQUASH_MOST = 3071
+"""The largest size of a number that is squashed."""
+
+_MOST_COUNT = 1 << 15
+_MOST_DIVISOR = 1 << 14
+
+
+class Functions(NamedTuple):
+    """The tables.
+
+    `stretch` is int16 [4096], of a probability's upper 12 bits; `squash` int32 [6144], of a number + 3072;
+    `root` int32 [2^15], 4096 over the square root of a count; `reciprocal` int64 [2^14], 2^32 over a number.
+    """
+
+    stretch: NDArray[np.int16]
+    squash: NDArray[np.int32]
+    root: NDArray[np.int32]
+    reciprocal: NDArray[np.int64]
+
+
+@cache
+def functions() -> Functions:
+    """Return the tables. Decimal arithmetic rounds correctly, so no library's exp or log decides."""
+    with localcontext() as context:
+        context.prec = 20
+        # Odd about the middle: the lower half mirrors the upper.
+        upper = [
+            int((256 * (Decimal(4097 + 2 * i) / Decimal(4095 - 2 * i)).ln()).to_integral_value())
+            for i in range(2048)
+        ]
+        squashed = [
+            int((65536 / (1 + (Decimal(-x) / 256).exp())).to_integral_value()) for x in range(3072)
+        ]
+    stretch = [-x for x in reversed(upper)] + upper
+    squash = [1] + [max(65536 - p, 1) for p in reversed(squashed[1:])] + [min(p, 65535) for p in squashed]
+    root = [4096] + [max(1, math.isqrt((1 << 24) // count)) for count in range(1, _MOST_COUNT)]
+    reciprocal = [0] + [(1 << 32) // number for number in range(1, _MOST_DIVISOR)]
+    return Functions(
+        np.array(stretch, np.int16),
+        np.array(squash, np.int32),
+        np.array(root, np.int32),
+        np.array(reciprocal, np.int64),
+    )

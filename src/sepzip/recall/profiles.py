@@ -1,0 +1,166 @@
+"""What contexts are made of: fields of what a lane has seen, and the contexts that each kind of data takes.
+
+A context is a mask for each field; its hash is a sum of masked fields times odd numbers. The numbers of
+profiles and fields are part of the format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FIELDS", "INPUTS", "MOST_CONTEXTS", "ORDERS", "PROFILES", "Field", "Masks", "Profile", "masks"]
+
+INPUTS = 32
+"""Inputs of the mixer: one a context, two a match, one that is constant, and none in the places left."""
+
+MOST_CONTEXTS = INPUTS - 5
+
+
+class Field(IntEnum):
+    """What a lane knows before a byte. `LAST` + i is the byte i places before the last."""
+
+    LAST = 0
+    WORD = 16
+    WORD_BEFORE = 17
+    WORD_BEFORE_THAT = 18
+    ABOVE_IN_TEXT = 19
+    COLUMN_IN_TEXT = 20
+    FOLLOWED_ONE = 21
+    FOLLOWED_TWO = 22
+    ABOVE = 23
+    ABOVE_2 = 24
+    ABOVE_3 = 25
+    ABOVE_NEXT = 26
+    ABOVE_BEFORE = 27
+    COLUMN = 28
+    SLOPE = 29
+    EIGHT_BEFORE = 30
+    PLACE_OF_EIGHT = 31
+    SLOPE_OF_EIGHT = 32
+    SAMPLE = 33
+
+
+FIELDS = 48
+"""Fields in all, of which the last ones are not used yet."""
+
+_ALL = 0xFFFFFFFF
+
+
+def _last(*masks: int) -> dict[int, int]:
+    return {Field.LAST + i: mask for i, mask in enumerate(masks) if mask}
+
+
+def _order(count: int) -> dict[int, int]:
+    return _last(*[255] * count)
+
+
+def _fields(*fields: int) -> dict[int, int]:
+    return dict.fromkeys(fields, _ALL)
+
+
+_LAST_1, _LAST_2, _LAST_3, _LAST_4 = 0, 1, 2, 3
+
+_CONTEXTS: dict[str, dict[int, int]] = {
+    **{f"o{count}": _order(count) for count in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)},
+    "w": _fields(Field.WORD, _LAST_1),
+    "ww": _fields(Field.WORD, _LAST_1, Field.WORD_BEFORE),
+    "ws": _fields(Field.WORD, _LAST_1, Field.WORD_BEFORE_THAT),
+    "www": _fields(Field.WORD, _LAST_1, Field.WORD_BEFORE, Field.WORD_BEFORE_THAT),
+    "w1c": _fields(Field.WORD_BEFORE, _LAST_1, _LAST_2),
+    "lc": _fields(Field.COLUMN_IN_TEXT, Field.ABOVE_IN_TEXT),
+    "la": _fields(_LAST_1, Field.ABOVE_IN_TEXT),
+    "s2": _fields(_LAST_2),
+    "s3": _fields(_LAST_3),
+    "s4": _fields(_LAST_4),
+    "s23": _fields(_LAST_2, _LAST_3),
+    "s13": _fields(_LAST_1, _LAST_3),
+    "s34": _fields(_LAST_3, _LAST_4),
+    "s24": _fields(_LAST_2, _LAST_4),
+    "sm": _last(0xFF, 0xF0, 0xF0, 0xF0),
+    "sm6": _last(0xF8, 0xF0, 0xF0, 0xF0, 0xE0, 0xE0),
+    "i1": _fields(Field.FOLLOWED_ONE, _LAST_1),
+    "i2": _fields(Field.FOLLOWED_TWO, _LAST_1),
+    "r1": _fields(Field.ABOVE, Field.COLUMN),
+    "r2": _fields(Field.ABOVE, _LAST_1),
+    "r3": _fields(Field.ABOVE, Field.ABOVE_2, Field.ABOVE_3),
+    "r4": _fields(Field.ABOVE, Field.ABOVE_NEXT, Field.ABOVE_BEFORE, _LAST_1),
+    "r5": _fields(Field.ABOVE, _LAST_1, Field.COLUMN),
+    "r6": _fields(Field.ABOVE, Field.ABOVE_2, _LAST_1, _LAST_2),
+    "rc1": _fields(Field.COLUMN, _LAST_1),
+    "rc2": _fields(Field.COLUMN, _LAST_1, _LAST_2),
+    "rd": _fields(Field.SLOPE),
+    "fx": _fields(Field.EIGHT_BEFORE, Field.PLACE_OF_EIGHT),
+    "fd": _fields(Field.SLOPE_OF_EIGHT, Field.PLACE_OF_EIGHT),
+    **{f"n{i + 1}": _fields(Field.SAMPLE + i) for i in range(9)},
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What kind of data it is for, and its contexts, the most useful first: lower levels take fewer."""
+
+    name: str
+    contexts: tuple[str, ...]
+    uses_record: bool = False
+    uses_samples: bool = False
+    uses_text: bool = False
+    uses_floats: bool = False
+
+
+def _profile(name: str, contexts: str, **uses: bool) -> Profile:
+    return Profile(name, tuple(contexts.split()), **uses)
+
+
+PROFILES: dict[int, Profile] = {
+    0: _profile(
+        "text", "o1 o2 o3 o4 o6 w ww o5 ws w1c i2 la sm www o8 i1 s23 lc", uses_text=True
+    ),
+    1: _profile(
+        "program", "o1 o2 o3 o4 o6 s23 s13 sm w o5 i2 s24 s34 s2 ww i1 s3 sm6 o8", uses_text=True
+    ),
+    2: _profile(
+        "records",
+        "o1 o2 o3 o4 r2 r1 r4 rc1 r3 r5 o6 rc2 r6 rd s23 i2 sm s2",
+        uses_record=True,
+    ),
+    3: _profile(
+        "samples", "o1 o2 n5 n1 n3 n9 r2 n2 n6 n7 n4 n8 r1 r4 o3 o4", uses_record=True, uses_samples=True
+    ),
+    4: _profile(
+        "floats",
+        "o1 o2 o3 fx fd rc1 r1 o4 r3 rc2 o6 s23 i2 s13 i1 o8",
+        uses_record=True,
+        uses_floats=True,
+    ),
+    5: _profile("genome", "o2 o4 o6 o8 o12 o16 o3 o1"),
+}
+
+ORDERS = ("o1", "o2", "o3", "o4", "o5", "o6", "o8")
+"""Contexts of which the longest that is known chooses weights of the mixer."""
+
+
+class Masks(NamedTuple):
+    """`fields`, uint32 [fields, inputs], the masks; `orders`, int32 [inputs], a context's place in ORDERS + 1."""
+
+    fields: NDArray[np.uint32]
+    orders: NDArray[np.int32]
+
+
+@cache
+def masks(profile: int, contexts: int) -> Masks:
+    """Return the masks of the profile's first so many contexts."""
+    fields = np.zeros((FIELDS, INPUTS), np.uint32)
+    orders = np.zeros(INPUTS, np.int32)
+    names = PROFILES[profile].contexts[:contexts]
+    ranks = {name: rank for rank, name in enumerate((name for name in ORDERS if name in names), start=1)}
+    for i, name in enumerate(names):
+        for field, mask in _CONTEXTS[name].items():
+            fields[field, i] = mask
+        orders[i] = ranks.get(name, 0)
+    return Masks(fields, orders)

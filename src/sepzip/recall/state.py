@@ -1,0 +1,186 @@
+"""All that a memory holds from step to step, as arrays; a step's own records are in `Records`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..lanes import longer_lanes, steps_for
+from .functions import functions
+from .hashing import MULTIPLIERS
+from .plan import Plan
+from .profiles import INPUTS, PROFILES, masks
+
+__all__ = ["Memory", "Records", "new_memory", "new_records"]
+
+MATCHES = 2
+MATCH_LEAST = (5, 32)
+"""Bytes that a match of each kind has at least."""
+
+VERIFIED = 32
+"""Bytes before a match that are compared, at most."""
+
+PAD = 32
+"""Zeros before a lane's first byte."""
+
+CELLS = 13 * 64
+"""Cells of a context's map: 13 classes of how often a slot was used, 64 of what it says."""
+
+CELL_BITS = 22
+CELL_COUNT_BITS = 10
+CELL_COUNT_MOST = 1023
+LENGTHS = 24
+APM_CONTEXTS = 1 << 16
+APM_POINTS = 33
+APM_STEP = 176
+APM_COUNT_MOST = 64
+APM_COUNT_FIRST = 6
+SETS = 4
+ROWS = 256
+MATCH_BITS_MOST = 22
+MATCH_BITS_LEAST = 12
+
+LANE_NUMBERS = 10
+(
+    LANE_WORD,
+    LANE_WORD_1,
+    LANE_WORD_2,
+    LANE_LINE,
+    LANE_LINE_BEFORE,
+    LANE_MATCH,
+    LANE_LENGTH,
+    LANE_ERROR,
+) = (0, 1, 2, 3, 4, 5, 7, 9)
+TAPS = 16
+PREDICTIONS = 9
+
+
+class Memory(NamedTuple):
+    """A segment's memory; `new_memory` says what shapes they have."""
+
+    stretch: NDArray[np.int16]
+    squash: NDArray[np.int32]
+    root: NDArray[np.int32]
+    reciprocal: NDArray[np.int64]
+    multipliers: NDArray[np.uint32]
+    masks: NDArray[np.uint32]
+    orders: NDArray[np.int32]
+    slots: NDArray[np.uint32]
+    cells: NDArray[np.uint32]
+    cell_stretch: NDArray[np.int16]
+    lengths: NDArray[np.uint32]
+    apm: NDArray[np.uint32]
+    weights: NDArray[np.int32]
+    final_weights: NDArray[np.int32]
+    history: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    lane: NDArray[np.int64]
+    followed_one: NDArray[np.uint16]
+    followed_two: NDArray[np.uint16]
+    matches: NDArray[np.int32]
+    taps: NDArray[np.int32]
+    tap_values: NDArray[np.int32]
+    predictions: NDArray[np.int32]
+
+
+class Records(NamedTuple):
+    """What the prediction of a step leaves for learning from it, for every lane; and room for sums."""
+
+    places: NDArray[np.int32]
+    checks: NDArray[np.int32]
+    inputs: NDArray[np.int32]
+    cells: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    apm: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    errors: NDArray[np.int32]
+    outputs: NDArray[np.int32]
+    match_places: NDArray[np.int32]
+    slot_counts: NDArray[np.int32]
+    cell_counts: NDArray[np.int32]
+    length_counts: NDArray[np.int32]
+    apm_counts: NDArray[np.int32]
+    followers: NDArray[np.int32]
+    touched: NDArray[np.int32]
+    gradient: NDArray[np.int32]
+    row_counts: NDArray[np.int32]
+    final_gradient: NDArray[np.int64]
+
+
+def new_memory(plan: Plan, size: int, lanes: int) -> Memory:
+    """Return the memory of a segment of `size` bytes in so many lanes, with nothing seen.
+
+    `slots` is [contexts, buckets, 16]: a bucket's check and, where a lane claims it in this step, 65535 less
+    its number above; then 15 slots of a count and, above 2^15 exchanged, a probability. Everything that
+    learns as a frequency is that and a count in one number.
+    """
+    contexts = plan.contexts
+    profile = PROFILES[plan.profile]
+    known = masks(plan.profile, contexts)
+    tables = functions()
+    steps = steps_for(size, lanes)
+    longer = longer_lanes(size, lanes)
+    numbers = np.arange(lanes)
+    centre = (np.arange(CELLS) & 63) * 65536 + 32768
+    cells = np.tile(centre << CELL_COUNT_BITS, (contexts, 1)).astype(np.uint32)
+    lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
+    points = tables.squash[np.clip((np.arange(APM_POINTS) - 16) * APM_STEP, -3071, 3071) + 3072].astype(np.int64)
+    apm = np.tile((points << 6) << CELL_COUNT_BITS | APM_COUNT_FIRST, (2, APM_CONTEXTS, 1)).astype(np.uint32)
+    sets = 4 if plan.columns else 3
+    rows = 3 * ROWS + 8 * plan.columns
+    match_bits = min(max(steps * lanes - 1, 1).bit_length() + 1, MATCH_BITS_MOST)
+    taps = np.zeros((lanes, TAPS), np.int32)
+    if plan.record and plan.sample == 1:
+        taps[:, :2] = 32768
+    else:
+        taps[:, 0] = 65536
+    return Memory(
+        *tables,
+        MULTIPLIERS,
+        known.fields,
+        known.orders,
+        slots=np.zeros((contexts, 1 << (plan.table_bits - 4), 16), np.uint32),
+        cells=cells,
+        cell_stretch=np.tile(tables.stretch[(centre >> 10)], (contexts, 1)),
+        lengths=np.tile(lengths << CELL_COUNT_BITS, (MATCHES, 1)).astype(np.uint32),
+        apm=apm,
+        weights=np.full((rows, INPUTS), 131072 // (contexts + 2), np.int32),
+        final_weights=np.full((ROWS, SETS), 65536 // sets, np.int32),
+        history=np.zeros((lanes, PAD + steps), np.uint8),
+        starts=np.where(numbers <= longer, numbers * steps, longer * steps + (numbers - longer) * (steps - 1)),
+        lane=np.zeros((lanes, LANE_NUMBERS), np.int64),
+        followed_one=np.zeros((lanes, 256), np.uint16),
+        followed_two=np.zeros(65536, np.uint16),
+        matches=np.zeros((MATCHES, 1 << max(match_bits, MATCH_BITS_LEAST)), np.int32),
+        taps=taps,
+        tap_values=np.zeros((lanes, TAPS), np.int32),
+        predictions=np.zeros((lanes, PREDICTIONS), np.int32),
+    )
+
+
+def new_records(plan: Plan, lanes: int) -> Records:
+    """Return room for the records of a step."""
+    contexts, rows = plan.contexts, 3 * ROWS + 8 * plan.columns
+    return Records(
+        places=np.zeros((lanes, 2, contexts), np.int32),
+        checks=np.zeros((lanes, 2, contexts), np.int32),
+        inputs=np.zeros((lanes, 8, INPUTS), np.int32),
+        cells=np.zeros((lanes, 8, contexts), np.int32),
+        lengths=np.zeros((lanes, 8, MATCHES), np.int32),
+        apm=np.zeros((lanes, 8, 2), np.int32),
+        rows=np.zeros((lanes, 8, SETS), np.int32),
+        errors=np.zeros((lanes, 8, SETS + 1), np.int32),
+        outputs=np.zeros((lanes, 8, SETS), np.int32),
+        match_places=np.zeros((lanes, MATCHES), np.int32),
+        slot_counts=np.zeros((contexts, lanes, 16), np.int32),
+        cell_counts=np.zeros((contexts, CELLS), np.int32),
+        length_counts=np.zeros((MATCHES, LENGTHS), np.int32),
+        apm_counts=np.zeros((2, APM_CONTEXTS * APM_POINTS), np.int32),
+        followers=np.zeros(65536, np.int32),
+        touched=np.zeros((contexts + SETS + 2, max(8 * lanes, ROWS)), np.int32),
+        gradient=np.zeros((rows, INPUTS), np.int32),
+        row_counts=np.zeros(rows, np.int32),
+        final_gradient=np.zeros((ROWS, SETS), np.int64),
+    )
