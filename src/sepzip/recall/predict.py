@@ -35,6 +35,7 @@ NONE = -1
 """Stands in a record where a lane had no cell."""
 
 _CONSTANT = 256
+_TOTAL = 1 << 24
 _LEAST = 16
 """The least probability, in 65536ths, of either bit."""
 
@@ -150,11 +151,35 @@ def _find_buckets(memory: Memory, records: Records, lane, contexts, nibble, hash
         buckets[i] = place if found else NONE
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _by_network(memory: Memory, starts, seen, bit_number):
+    """Return the stretched probability of a 1 that a network's frequencies give after the bits `seen`."""
+    left = 8 - bit_number
+    first = (seen << left) & 255
+    start = np.int64(starts[first])
+    middle = np.int64(starts[first + (1 << (left - 1))])
+    end = np.int64(starts[first + (1 << left)]) if first + (1 << left) < 256 else np.int64(_TOTAL)
+    return np.int64(memory.stretch[((end - middle) << 12) // (end - start) & 4095])
+
+
 @numba.njit(cache=True, nogil=True)
 def predict_lane(
-    memory: Memory, records: Records, plan: Plan, uses, coder, decodes, lane, lanes, step, active
+    memory: Memory,
+    records: Records,
+    plan: Plan,
+    uses,
+    network,
+    has_network,
+    coder,
+    decodes,
+    lane,
+    lanes,
+    step,
+    active,
 ):
     """Predict byte number `step` of a lane and code it; return it.
+
+    With `has_network`, `network`, int32 [lanes, 256], are the starts of a network's frequencies, 2^24 in all.
 
     With `decodes` the byte is found by the coder, and otherwise read from the history. A lane without a byte
     in this step, not `active`, goes through the same with a byte of 0, uncoded.
@@ -236,6 +261,8 @@ def predict_lane(
                 inputs[contexts + 2 * kind] = first
                 inputs[contexts + 2 * kind + 1] = second
             inputs[contexts + 2 * MATCHES] = _CONSTANT
+            if has_network:
+                inputs[contexts + 2 * MATCHES + 1] = _by_network(memory, network[lane], seen, bit_number)
 
             row_of[0] = seen
             row_of[1] = ROWS + last

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 __all__ = ["FIELDS", "INPUTS", "MOST_CONTEXTS", "ORDERS", "PROFILES", "Field", "Masks", "Profile", "masks"]
 
 INPUTS = 32
-"""Inputs of the mixer: one a context, two a match, one that is constant, and none in the places left."""
+"""Inputs of the mixer: one a context, two a match, a constant, a network's; none in the places left."""
 
-MOST_CONTEXTS = INPUTS - 5
+MOST_CONTEXTS = INPUTS - 6
 
 
 class Field(IntEnum):
