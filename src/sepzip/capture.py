@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 
@@ -18,8 +19,16 @@ def captured(step: Callable[[], None], steps: int, device: torch.device) -> torc
     stream = torch.cuda.current_stream(device)
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    # Other threads may be at work on streams of their own meanwhile.
-    with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        for _ in range(steps):
-            step()
+    with _capturing:
+        collects = gc.isenabled()
+        # A collection could free what another segment has left on the device, which ends a capture.
+        gc.disable()
+        try:
+            # Other threads may be at work on streams of their own meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                for _ in range(steps):
+                    step()
+        finally:
+            if collects:
+                gc.enable()
     return graph
