@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from .presets import ModelSettings
 from .profile import Profile
 from .runs import AHEAD, CHUNK_STEPS, Decoding, Encoding
 from .segment import CodedBlock
+
+if TYPE_CHECKING:
+    from .recall.plan import Plan
 
 __all__ = ["decode_segment", "decoding", "encode_segment", "encoding", "exactly"]
 
@@ -43,13 +47,19 @@ def encode_segment(
     Raises OutOfMemoryError if memory runs out: whether the model fits is for the caller to ask beforehand.
     """
     target = torch.device(device)
-    matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
+    content = np.frombuffer(data, np.uint8)
+    plan = None
+    if model.contexts:
+        from .recall.segments import prepare
+
+        plan, content = prepare(content, model)
+    matrix = split_lanes(content, lanes)
     steps = len(matrix)
     last_active = longer_lanes(len(data), lanes)
     queued: deque[tuple[int, bool]] = deque()
     done = 0
     with exactly(target):
-        run = encoding(model, lanes, target, profile, _tick(advance))
+        run = encoding(model, lanes, target, profile, _tick(advance), len(data), plan)
 
         def collect() -> CodedBlock | None:
             nonlocal done
@@ -95,7 +105,7 @@ def decode_segment(
     queued: deque[tuple[int, CodedBlock | None]] = deque()
     begun = done = 0
     with exactly(target):
-        run = decoding(model, lanes, target, profile, _tick(advance))
+        run = decoding(model, lanes, target, profile, _tick(advance), size)
 
         def collect() -> None:
             nonlocal done
@@ -134,6 +144,7 @@ def decode_segment(
             collect()
     if done != steps:
         raise CorruptError("a segment's blocks do not cover all its steps; the file is damaged")
+    run.restore(joiner.data)
     return joiner.data
 
 
@@ -148,11 +159,18 @@ def encoding(
     device: torch.device,
     profile: Profile | None = None,
     tick: Callable[[], None] | None = None,
+    size: int = 0,
+    plan: Plan | None = None,
 ) -> Encoding:
     """Return what encodes a segment of so many lanes on the device, chunk by chunk, inside `exactly`.
 
-    `tick` is called once a step where the host runs the steps: it may raise to end the work.
+    `tick` is called where the host runs the steps: it may raise to end the work. A model with a memory of
+    contexts needs the segment's size, and its plan.
     """
+    if plan is not None:
+        from .recall.segments import memory_encoding
+
+        return memory_encoding(plan, model, size, lanes, device, profile, tick)
     if _has_kernels(model, device):
         from .graphs import GraphEncoding
 
@@ -168,8 +186,13 @@ def decoding(
     device: torch.device,
     profile: Profile | None = None,
     tick: Callable[[], None] | None = None,
+    size: int = 0,
 ) -> Decoding:
     """Return what decodes a segment, as `encoding` does."""
+    if model.contexts:
+        from .recall.segments import memory_decoding
+
+        return memory_decoding(model, size, lanes, device, profile, tick)
     if _has_kernels(model, device):
         from .graphs import GraphDecoding
 

@@ -35,7 +35,8 @@ class FrameHeader:
 class _Setting:
     """How one field of ModelSettings is written: the range of its number, or of each number of its list.
 
-    Where `networks` names some, the others' headers leave it out, and their models have `absent`.
+    Where `networks` names some, the others' headers leave it out, and their models have `absent`. Without, it
+    belongs to all that learn by gradients.
     """
 
     field: str
@@ -52,10 +53,11 @@ class _Setting:
 
     def belongs_to(self, network: str) -> bool:
         """Return whether a header that names this network has the setting."""
-        return self.networks is None or network in self.networks
+        return network in self.networks if self.networks is not None else network not in _MEMORY
 
 
 _LSTM = frozenset({"lstm"})
+_MEMORY = frozenset({"recall"})
 _PAC = frozenset({"pac"})
 _TRACE = frozenset({"trace"})
 
@@ -77,12 +79,14 @@ _SETTINGS = {
     16: _Setting("heads", 1, 1024, networks=_TRACE),
     17: _Setting("tokens", 0, 1024, networks=_TRACE),
     18: _Setting("mixing", 0, 65536, networks=_TRACE),
+    20: _Setting("contexts", 1, 26, networks=_MEMORY),
+    21: _Setting("table_bits", 12, 28, networks=_MEMORY),
     30: _Setting("layers", 1, 64, networks=_LSTM),
     31: _Setting("beta1", 0, 999_900, networks=_LSTM),
     32: _Setting("beta2", 0, 999_900, networks=_LSTM),
 }
 
-_DEFAULTS = ModelSettings()
+_DEFAULTS = ModelSettings(semantics=False, patch=0, stride=0)
 
 
 def known_networks() -> frozenset[str]:

@@ -118,7 +118,13 @@ class _Network:
     work: Callable[[ModelSettings], int]
 
 
+def _recall_work(model: ModelSettings) -> int:
+    """Tables of contexts and of matches, and corrections with their counts."""
+    return 4 * (model.contexts << model.table_bits) + 80 * _MIB
+
+
 _networks = {
+    "recall": _Network(lambda model, lanes: 0, lambda model: 8192, _recall_work),
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
     "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),

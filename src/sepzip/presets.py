@@ -48,6 +48,9 @@ class ModelSettings:
     An LSTM has `layers` layers of `hidden` cells each, and is learnt through `context` bytes; `beta1` and
     `beta2`, in millionths, are what a step of Adam keeps of the two moments. A network that does not use
     one of these three has its default.
+
+    `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
+    slots. It has none of the settings before, and others do not have these.
     """
 
     network: str = "pac"
@@ -71,6 +74,8 @@ class ModelSettings:
     layers: int = 0
     beta1: int = 900_000
     beta2: int = 999_000
+    contexts: int = 0
+    table_bits: int = 0
 
     @property
     def width(self) -> int:
@@ -173,6 +178,10 @@ _LSTM_LARGE = replace(
     learning_rate_steps=10_000,
 )
 
+_RECALL = ModelSettings(
+    network="recall", semantics=False, patch=0, stride=0, lane_widths=(), contexts=20, table_bits=22
+)
+
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "pac": {
         True: Preset(_PAC_SEMANTIC, lanes=512),
@@ -184,6 +193,7 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
     },
     "lstm": {False: Preset(_LSTM, lanes=128)},
     "lstm-large": {False: Preset(_LSTM_LARGE, lanes=128)},
+    "recall": {False: Preset(_RECALL, lanes=128, bytes_per_lane=1 << 14)},
     "trace": {
         True: Preset(_TRACE_SEMANTIC, lanes=512),
         False: Preset(_TRACE_PLAIN, lanes=512),

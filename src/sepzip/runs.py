@@ -62,3 +62,6 @@ class Decoding(Protocol):
 
     def collect(self) -> Found:
         """Wait for the oldest chunk that was queued and return what it found."""
+
+    def restore(self, content: bytearray) -> None:
+        """Undo, in place, what was done to the segment's content before its lanes were coded."""

@@ -28,6 +28,8 @@ _BLOCK, _SEGMENT_END = 3, 4
 _STORED_BLOCK = 1 << 20
 
 _LEAST_BYTES_A_CODER = 6
+# Those of a memory of contexts may emit nothing; their lengths are there.
+_LEAST_BYTES = 2
 _SLACK_BITS_A_CODER = 62
 # The largest frequency is 2^24 - 255 of 2^24, so that a symbol costs at least -log2(1 - 255 / 2^24) bits.
 # This is the inverse of that, rounded up.
@@ -137,7 +139,8 @@ def _read_stored(source: ByteSource, start: int, name: str, skip: bool) -> Segme
 def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str, skip: bool) -> Segment:
     size = source.varint(f"the size of {name}", 1, MOST_SEGMENT)
     lanes = source.varint(f"the lanes of {name}", 1, min(size, MOST_LANES))
-    coders = coders_for(lanes, model.lanes_per_coder)
+    coders = lanes if model.contexts else coders_for(lanes, model.lanes_per_coder)
+    least = _LEAST_BYTES if model.contexts else _LEAST_BYTES_A_CODER * coders
     steps_left = -(-size // lanes)
     symbols_left = size
     payload_left = size - 1
@@ -148,7 +151,7 @@ def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str,
         _expect(source, _BLOCK, name)
         steps = source.varint(f"a block's steps in {name}", 1, steps_left)
         fingerprint = source.uint32(name)
-        length = source.varint(f"a block's length in {name}", _LEAST_BYTES_A_CODER * coders, payload_left)
+        length = source.varint(f"a block's length in {name}", least, payload_left)
         symbols = min(steps * lanes, symbols_left)
         if symbols > (8 * length + _SLACK_BITS_A_CODER * coders) * _MOST_SYMBOLS_A_BIT:
             raise CorruptError(

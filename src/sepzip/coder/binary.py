@@ -1,24 +1,41 @@
 """An arithmetic coder of bits, each lane with its own: what a memory of contexts predicts by.
 
 A lane's number is between `low` and `high`, 32 bits each; bytes on which both agree leave it. A block's
-payload is the lengths of the lanes' bytes, then those bytes, lane after lane.
+payload is the lengths of the lanes' bytes, then those bytes, lane after lane. The coding of a bit is a part of
+what predicts it (recall/memory.c).
 """
 
 from __future__ import annotations
 
+import io
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOST_BYTES_A_STEP", "LaneCoders", "decode_bit", "encode_bit"]
+from ..errors import CorruptError, TruncatedError
+from ..wire import ByteSource, varint
 
-MOST_BYTES_A_STEP = 16
-"""Bytes that a lane can emit in a step of eight bits, and four more: a bit costs at most 12 bits."""
+__all__ = [
+    "MOST_BYTES_A_STEP",
+    "BlockStreams",
+    "LaneCoders",
+    "new_coders",
+    "read_streams",
+    "unread",
+]
 
+BLOCK_BYTES = 1 << 22
+"""Bytes after which a block ends: what its end wastes is then below 0.05 %."""
+
+MOST_BYTES_A_STEP = 13
+"""Bytes that a lane emits in a step at most, that is for eight bits of up to 12 bits each, and one more."""
+
+_WIDTH = 4
 _TOP = 0xFF000000
 _ALL = 0xFFFFFFFF
+_MOST_LENGTH = 1 << 31
+_MOST_LENGTH_BITS = 32
 
 
 class LaneCoders(NamedTuple):
@@ -35,47 +52,105 @@ class LaneCoders(NamedTuple):
     data: NDArray[np.uint8]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _middle(low, high, probability):
-    """Return the last number of a 1, whose probability is in 65536ths."""
-    width = high - low
-    return low + (width >> 16) * probability + ((width & 0xFFFF) * probability >> 16)
+def new_coders(lanes: int, chunk_steps: int) -> LaneCoders:
+    """Return coders that encode, with room for the bytes of so many steps."""
+    room = MOST_BYTES_A_STEP * chunk_steps
+    at = np.arange(lanes) * room
+    low, high, code = np.zeros((3, lanes), np.int64)
+    high[:] = _ALL
+    return LaneCoders(low, high, code, at, at + room, np.zeros(lanes * room, np.uint8))
 
 
-@numba.njit(cache=True, nogil=True)
-def encode_bit(coder: LaneCoders, lane, probability, bit):
-    """Code a bit of the lane."""
-    low, high = coder.low[lane], coder.high[lane]
-    middle = _middle(low, high, probability)
-    if bit:
-        high = middle
-    else:
-        low = middle + 1
-    at = coder.at[lane]
-    while (low ^ high) & _TOP == 0:
-        coder.data[at] = high >> 24
+def _last_bytes(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how few bytes, followed by zeros, give a number between both ends, and that number."""
+    counts = np.full(len(low), _WIDTH)
+    numbers = low.copy()
+    for count in reversed(range(_WIDTH)):
+        shift = 8 * (_WIDTH - count)
+        number = -(-low >> shift) << shift
+        fits = number <= high
+        counts[fits], numbers[fits] = count, number[fits]
+    return counts, numbers
+
+
+class BlockStreams:
+    """Collects the bytes that lanes emit, chunk by chunk, and makes a payload of them."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._begin()
+
+    def _begin(self) -> None:
+        self._counts: list[NDArray[np.int64]] = []
+        self._pieces: list[NDArray[np.uint8]] = []
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the block should end here."""
+        return self._size >= BLOCK_BYTES
+
+    def take(self, data: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+        """Take the first counts[lane] bytes of each row of `data`, uint8 [lanes, room]."""
+        self._pieces.append(data[np.arange(data.shape[1]) < counts[:, None]])
+        self._counts.append(counts.copy())
+        self._size += len(self._pieces[-1])
+
+    def finish(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> bytes:
+        """Return the payload of the block that ends with this state, int64 [lanes] each; begin another."""
+        counts, numbers = _last_bytes(low, high)
+        shifts = 24 - 8 * np.arange(_WIDTH)
+        self.take(((numbers[:, None] >> shifts) & 255).astype(np.uint8), counts)
+        lengths = np.sum(self._counts, axis=0)
+        payload = np.zeros(int(lengths.sum()), np.uint8)
+        ends = np.cumsum(lengths) - lengths
+        for piece, count in zip(self._pieces, self._counts, strict=True):
+            within = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count)
+            payload[np.repeat(ends, count) + within] = piece
+            ends += count
+        self._begin()
+        return _lengths_to_bytes(lengths) + payload.tobytes()
+
+
+def _lengths_to_bytes(lengths: NDArray[np.int64]) -> bytes:
+    """Return the smallest length, the bits of what the others have above it, and these bits."""
+    least = int(lengths.min())
+    above = lengths - least
+    bits = int(above.max()).bit_length()
+    digits = (above[:, None] >> np.arange(bits)) & 1
+    return varint(least) + bytes([bits]) + np.packbits(digits.astype(np.uint8), bitorder="little").tobytes()
+
+
+def read_streams(payload: bytes, lanes: int) -> LaneCoders:
+    """Return coders that decode a payload; CorruptError if it cannot be one of so many lanes."""
+    try:
+        source = ByteSource(io.BytesIO(payload))
+        least = source.varint("a block's lengths", 0, _MOST_LENGTH)
+        bits = source.byte("a block's lengths")
+        if bits > _MOST_LENGTH_BITS:
+            raise CorruptError("a block's lengths are impossible; the file is damaged")
+        packed = np.frombuffer(source.exactly(-(-lanes * bits // 8), "a block's lengths"), np.uint8)
+    except TruncatedError:
+        raise CorruptError("a block's payload ends before its lengths do; the file is damaged") from None
+    digits = np.unpackbits(packed, count=lanes * bits, bitorder="little").reshape(lanes, bits)
+    lengths = least + (digits.astype(np.int64) << np.arange(bits)).sum(1)
+    if source.position + int(lengths.sum()) != len(payload):
+        raise CorruptError("a block's lengths do not add up to its payload; the file is damaged")
+    data = np.zeros(len(payload) + _WIDTH, np.uint8)
+    data[: len(payload)] = np.frombuffer(payload, np.uint8)
+    end = source.position + np.cumsum(lengths)
+    at = end - lengths
+    code = np.zeros(lanes, np.int64)
+    for _ in range(_WIDTH):
+        code = code << 8 | np.where(at < end, data[at], 0)
         at += 1
-        low = low << 8 & _ALL
-        high = (high << 8 & _ALL) | 255
-    coder.low[lane], coder.high[lane], coder.at[lane] = low, high, at
+    low, high = np.zeros((2, lanes), np.int64)
+    high[:] = _ALL
+    return LaneCoders(low, high, code, at, end, data)
 
 
-@numba.njit(cache=True, nogil=True)
-def decode_bit(coder: LaneCoders, lane, probability):
-    """Return the next bit of the lane; past its end its bytes count as zeros."""
-    low, high, code = coder.low[lane], coder.high[lane], coder.code[lane]
-    middle = _middle(low, high, probability)
-    bit = np.int64(1) if code <= middle else np.int64(0)
-    if bit:
-        high = middle
-    else:
-        low = middle + 1
-    while (low ^ high) & _TOP == 0:
-        at = coder.at[lane]
-        following = np.int64(coder.data[at]) if at < coder.end[lane] else np.int64(0)
-        coder.at[lane] = at + 1
-        low = low << 8 & _ALL
-        high = (high << 8 & _ALL) | 255
-        code = (code << 8 & _ALL) | following
-    coder.low[lane], coder.high[lane], coder.code[lane] = low, high, code
-    return bit
+def unread(low: NDArray[np.int64], high: NDArray[np.int64], at: NDArray[np.int64], end: NDArray[np.int64]) -> int:
+    """Return how many bytes lanes have left over after a block's last bit; below 0 if any had too few."""
+    counts, _ = _last_bytes(low, high)
+    left = end - (at - _WIDTH) - counts
+    return int(left.min()) if (left < 0).any() else int(left.sum())

@@ -4,29 +4,93 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COLUMNS_MOST", "Plan"]
+from ..errors import CorruptError
+from ..presets import ModelSettings
+from ..wire import varint
+from .profiles import PROFILES
+
+__all__ = ["COLUMNS_MOST", "MOST_RECORD", "Plan", "Settings", "encode_plan", "make_plan", "read_plan", "uses_of"]
 
 COLUMNS_MOST = 1024
 """Records of fewer bytes have weights of the mixer for each of their columns."""
+
+MOST_RECORD = 1 << 16
+
+_TABLE_BITS_LEAST = 12
+_SAMPLE, _BIG_ENDIAN, _CALLS = 3, 4, 8
 
 
 class Plan(NamedTuple):
     """How a segment's memory looks at its bytes; stored before the payload of the segment's first block.
 
-    `contexts` is how many of the profile's are taken, a context's table has 2^`table_bits` slots. `record`
-    is the bytes of a record or of an image's row, 0 without; `sample` those of a sample, 0 without, most
-    significant first if `big_endian`. `calls` says that targets of x86 calls were made absolute.
+    `record` is the bytes of a record or of an image's row, 0 without; `sample` those of a sample, 0 without,
+    most significant first if `big_endian`. `calls` says that targets of x86 calls were made absolute.
     """
 
     profile: int
-    contexts: int
-    table_bits: int
     record: int = 0
     sample: int = 0
     big_endian: int = 0
     calls: int = 0
 
-    @property
-    def columns(self) -> int:
-        """Columns that have weights of their own."""
-        return self.record if self.record < COLUMNS_MOST else 0
+
+class Settings(NamedTuple):
+    """What compiled code takes of a plan and of the model's settings.
+
+    `contexts` is how many of the profile's are taken; a context's table has 2^`table_bits` slots.
+    """
+
+    contexts: int
+    table_bits: int
+    record: int
+    columns: int
+    sample: int
+    big_endian: int
+
+
+def make_plan(plan: Plan, model: ModelSettings, size: int) -> Settings:
+    """Return the settings of a segment of `size` bytes under this plan."""
+    contexts = min(model.contexts, len(PROFILES[plan.profile].contexts))
+    bits = min(max((size - 1).bit_length() + 1, _TABLE_BITS_LEAST), model.table_bits)
+    columns = plan.record if plan.record < COLUMNS_MOST else 0
+    return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian)
+
+
+def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:
+    """Return what the profile needs: text, records, samples, floats."""
+    profile = PROFILES[plan.profile]
+    return profile.uses_text, profile.uses_record, profile.uses_samples, profile.uses_floats
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Return the plan as it stands before the payload of a segment's first block."""
+    flags = plan.sample | plan.big_endian * _BIG_ENDIAN | plan.calls * _CALLS
+    return bytes([plan.profile, flags]) + varint(plan.record)
+
+
+def read_plan(payload: bytes) -> tuple[Plan, bytes]:
+    """Return the plan that a payload begins with, and the rest; CorruptError if there is none."""
+    if len(payload) < 3:
+        raise CorruptError("a segment's plan is cut off; the file is damaged")
+    profile, flags = payload[:2]
+    record, shift, position = 0, 0, 2
+    while True:
+        if position == len(payload) or shift > 14:
+            raise CorruptError("a segment's plan is impossible; the file is damaged")
+        byte = payload[position]
+        record |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            break
+    plan = Plan(profile, record, flags & _SAMPLE, flags // _BIG_ENDIAN & 1, flags // _CALLS & 1)
+    known = PROFILES.get(profile)
+    if (
+        known is None
+        or encode_plan(plan) != payload[:position]
+        or record > MOST_RECORD
+        or plan.sample > 2
+        or known.uses_samples != (plan.sample > 0)
+        or plan.big_endian > (plan.sample == 2)
+    ):
+        raise CorruptError("a segment's plan is impossible; the file is damaged")
+    return plan, payload[position:]

@@ -14,7 +14,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FIELDS", "INPUTS", "MOST_CONTEXTS", "ORDERS", "PROFILES", "Field", "Masks", "Profile", "masks"]
+__all__ = [
+    "FIELDS",
+    "INPUTS",
+    "MOST_CONTEXTS",
+    "MULTIPLIERS",
+    "ORDERS",
+    "PROFILES",
+    "Field",
+    "Masks",
+    "Profile",
+    "masks",
+]
 
 INPUTS = 32
 """Inputs of the mixer: one a context, two a match, a constant, a network's; none in the places left."""
@@ -50,6 +61,19 @@ FIELDS = 48
 """Fields in all, of which the last ones are not used yet."""
 
 _ALL = 0xFFFFFFFF
+
+
+
+def _multiplier(number: int) -> int:
+    """Return an odd number of 32 bits, as good as independent of those of other numbers."""
+    x = number + 1
+    x = (x ^ x >> 15) * 0x85EBCA6B & _ALL
+    x = (x ^ x >> 13) * 0xC2B2AE35 & _ALL
+    return x ^ x >> 16 | 1
+
+
+MULTIPLIERS = np.array([_multiplier(number) for number in range(FIELDS)], np.uint32)
+"""uint32 [fields]: by which fields are multiplied in a hash."""
 
 
 def _last(*masks: int) -> dict[int, int]:
@@ -146,9 +170,13 @@ ORDERS = ("o1", "o2", "o3", "o4", "o5", "o6", "o8")
 
 
 class Masks(NamedTuple):
-    """`fields`, uint32 [fields, inputs], the masks; `orders`, int32 [inputs], a context's place in ORDERS + 1."""
+    """`fields`, uint32 [fields, inputs], the masks; `used`, int32, the fields that any context has;
+
+    `orders`, int32 [inputs], a context's place in ORDERS + 1, 0 for others.
+    """
 
     fields: NDArray[np.uint32]
+    used: NDArray[np.int32]
     orders: NDArray[np.int32]
 
 
@@ -163,4 +191,4 @@ def masks(profile: int, contexts: int) -> Masks:
         for field, mask in _CONTEXTS[name].items():
             fields[field, i] = mask
         orders[i] = ranks.get(name, 0)
-    return Masks(fields, orders)
+    return Masks(fields, np.flatnonzero(fields.any(1)).astype(np.int32), orders)

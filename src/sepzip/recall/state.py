@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,10 @@ from numpy.typing import NDArray
 
 from ..lanes import longer_lanes, steps_for
 from .functions import functions
-from .hashing import MULTIPLIERS
-from .plan import Plan
-from .profiles import INPUTS, PROFILES, masks
+from .plan import Plan, Settings
+from .profiles import INPUTS, MULTIPLIERS, masks
 
-__all__ = ["Memory", "Records", "new_memory", "new_records"]
+__all__ = ["Memory", "Records", "fingerprint", "new_memory", "new_records"]
 
 MATCHES = 2
 MATCH_LEAST = (5, 32)
@@ -66,6 +66,8 @@ class Memory(NamedTuple):
     reciprocal: NDArray[np.int64]
     multipliers: NDArray[np.uint32]
     masks: NDArray[np.uint32]
+    used: NDArray[np.int32]
+    classes: NDArray[np.int32]
     orders: NDArray[np.int32]
     slots: NDArray[np.uint32]
     cells: NDArray[np.uint32]
@@ -91,9 +93,9 @@ class Records(NamedTuple):
     places: NDArray[np.int32]
     checks: NDArray[np.int32]
     inputs: NDArray[np.int32]
-    cells: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    apm: NDArray[np.int32]
+    used_cells: NDArray[np.int32]
+    used_lengths: NDArray[np.int32]
+    used_points: NDArray[np.int32]
     rows: NDArray[np.int32]
     errors: NDArray[np.int32]
     outputs: NDArray[np.int32]
@@ -109,15 +111,14 @@ class Records(NamedTuple):
     final_gradient: NDArray[np.int64]
 
 
-def new_memory(plan: Plan, size: int, lanes: int) -> Memory:
+def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     """Return the memory of a segment of `size` bytes in so many lanes, with nothing seen.
 
     `slots` is [contexts, buckets, 16]: a bucket's check and, where a lane claims it in this step, 65535 less
     its number above; then 15 slots of a count and, above 2^15 exchanged, a probability. Everything that
     learns as a frequency is that and a count in one number.
     """
-    contexts = plan.contexts
-    profile = PROFILES[plan.profile]
+    contexts, columns = settings.contexts, settings.columns
     known = masks(plan.profile, contexts)
     tables = functions()
     steps = steps_for(size, lanes)
@@ -128,8 +129,8 @@ def new_memory(plan: Plan, size: int, lanes: int) -> Memory:
     lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
     points = tables.squash[np.clip((np.arange(APM_POINTS) - 16) * APM_STEP, -3071, 3071) + 3072].astype(np.int64)
     apm = np.tile((points << 6) << CELL_COUNT_BITS | APM_COUNT_FIRST, (2, APM_CONTEXTS, 1)).astype(np.uint32)
-    sets = 4 if plan.columns else 3
-    rows = 3 * ROWS + 8 * plan.columns
+    sets = 4 if columns else 3
+    rows = 3 * ROWS + 8 * columns
     match_bits = min(max(steps * lanes - 1, 1).bit_length() + 1, MATCH_BITS_MOST)
     taps = np.zeros((lanes, TAPS), np.int32)
     if plan.record and plan.sample == 1:
@@ -140,8 +141,10 @@ def new_memory(plan: Plan, size: int, lanes: int) -> Memory:
         *tables,
         MULTIPLIERS,
         known.fields,
+        known.used,
+        _classes(),
         known.orders,
-        slots=np.zeros((contexts, 1 << (plan.table_bits - 4), 16), np.uint32),
+        slots=_aligned((contexts, 1 << (settings.table_bits - 4), 16)),
         cells=cells,
         cell_stretch=np.tile(tables.stretch[(centre >> 10)], (contexts, 1)),
         lengths=np.tile(lengths << CELL_COUNT_BITS, (MATCHES, 1)).astype(np.uint32),
@@ -160,16 +163,33 @@ def new_memory(plan: Plan, size: int, lanes: int) -> Memory:
     )
 
 
-def new_records(plan: Plan, lanes: int) -> Records:
+def _aligned(shape: tuple[int, int, int]) -> NDArray[np.uint32]:
+    """Return zeros, uint32, none of whose buckets of 64 bytes lies in two lines of a cache."""
+    count = math.prod(shape)
+    room = np.zeros(count + 16, np.uint32)
+    first = -(room.ctypes.data // 4) % 16
+    return room[first : first + count].reshape(shape)
+
+
+def _classes() -> NDArray[np.int32]:
+    """Return the first cell of each count of a slot, int32 [256]."""
+    counts = np.arange(256)
+    kinds = np.where(counts < 8, counts, 12)
+    for kind, most in ((11, 126), (10, 63), (9, 31), (8, 15), (7, 7)):
+        kinds = np.where((counts <= most) & (counts >= 8), kind, kinds)
+    return (kinds * 64).astype(np.int32)
+
+
+def new_records(settings: Settings, lanes: int) -> Records:
     """Return room for the records of a step."""
-    contexts, rows = plan.contexts, 3 * ROWS + 8 * plan.columns
+    contexts, rows = settings.contexts, 3 * ROWS + 8 * settings.columns
     return Records(
         places=np.zeros((lanes, 2, contexts), np.int32),
         checks=np.zeros((lanes, 2, contexts), np.int32),
         inputs=np.zeros((lanes, 8, INPUTS), np.int32),
-        cells=np.zeros((lanes, 8, contexts), np.int32),
-        lengths=np.zeros((lanes, 8, MATCHES), np.int32),
-        apm=np.zeros((lanes, 8, 2), np.int32),
+        used_cells=np.zeros((lanes, 8, contexts), np.int32),
+        used_lengths=np.zeros((lanes, 8, MATCHES), np.int32),
+        used_points=np.zeros((lanes, 8, 2), np.int32),
         rows=np.zeros((lanes, 8, SETS), np.int32),
         errors=np.zeros((lanes, 8, SETS + 1), np.int32),
         outputs=np.zeros((lanes, 8, SETS), np.int32),
@@ -184,3 +204,14 @@ def new_records(plan: Plan, lanes: int) -> Records:
         row_counts=np.zeros(rows, np.int32),
         final_gradient=np.zeros((ROWS, SETS), np.int64),
     )
+
+
+def fingerprint(memory: Memory) -> int:
+    """Return 32 bits that depend on every bit of the mixer's weights and of the maps, which all else moves."""
+    total = 0
+    for part in (memory.weights, memory.final_weights, memory.cells, memory.lengths):
+        values = part.reshape(-1).astype(np.int64)
+        odd = 2 * np.arange(len(values)) + 1
+        # It wraps modulo 2^64, as every sum of integers here does, in any order.
+        total = (total * 0x9E3779B1 + int((values * odd).sum())) & 0xFFFFFFFFFFFFFFFF
+    return (total ^ total >> 32) & 0xFFFFFFFF

@@ -1,0 +1,15 @@
+"""The compiled part: a plain shared library, loaded by ctypes, that any Python can use."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "sepzip.recall._memory",
+            ["src/sepzip/recall/memory.c"],
+            # Integers wrap around and are shifted with their sign, as in the kernels.
+            extra_compile_args=["-O3", "-fwrapv", "-fvisibility=hidden", "-Wno-parentheses"],
+            py_limited_api=True,
+        )
+    ]
+)

@@ -1,0 +1,116 @@
+"""What an encoder finds out about a segment before it codes it: which plan makes a sample smallest.
+
+Nothing here decides what decodes: a plan is stored. So floating point does no harm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..presets import ModelSettings
+from .native import count_differences
+from .plan import Plan
+
+__all__ = ["choose_plan"]
+
+_SAMPLE = 1 << 15
+"""Bytes that candidates are tried on."""
+
+_PIECES, _PIECE = 24, 1000
+_RECORD_MOST = 8192
+_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME = range(6)
+
+
+def _difference_entropies(data: NDArray[np.uint8], most: int, pieces: int) -> NDArray[np.float64]:
+    """Return the entropy, in bits, of the differences of bytes at each distance up to `most`."""
+    counts = count_differences(data, most, pieces, _PIECE).astype(np.float64)
+    shares = counts / counts[0].sum()
+    logarithms = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    entropies: NDArray[np.float64] = -(shares * logarithms).sum(1)
+    return entropies
+
+
+def choose_plan(data: NDArray[np.uint8], model: ModelSettings) -> Plan:
+    """Return the plan under which a sample of the bytes, uint8, becomes smallest."""
+    candidates = _candidates(data)
+    if len(candidates) == 1:
+        return candidates[0]
+    start = max(0, (len(data) - _SAMPLE) // 2)
+    # Records are counted from the segment's first byte.
+    sample = data[start : start + _SAMPLE]
+    return min(candidates, key=lambda plan: _size(sample, plan, model))
+
+
+def _size(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
+    """Return the bytes that the sample takes under this plan."""
+    from ..runs import CHUNK_STEPS
+    from .host import HostEncoding
+
+    run = HostEncoding(plan, model, len(sample), 1, None, None)
+    block = None
+    for first in range(0, len(sample), CHUNK_STEPS):
+        chunk = sample[first : first + CHUNK_STEPS]
+        run.queue(chunk[:, None], 1, first + CHUNK_STEPS >= len(sample))
+        block = run.collect()
+    return len(block.payload) if block else 0
+
+
+def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
+    """Return the plans that could be best, by how bytes are spread and repeat."""
+    sample = data[:: max(1, len(data) // (1 << 16))]
+    counts = np.bincount(sample, minlength=256)
+    printable = counts[32:127].sum() + counts[[9, 10, 13]].sum() + counts[128:].sum()
+    control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
+    letters = np.count_nonzero(counts > len(sample) // 200)
+    if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
+        text = [Plan(_TEXT)]
+        return [Plan(_GENOME), *text] if letters <= 8 else text
+    candidates = [Plan(_PROGRAM, calls=int(_has_calls(data)))]
+    most = min(_RECORD_MOST, len(data) // 8)
+    if len(data) <= most + 2 * _PIECE:
+        return [*candidates, Plan(_TEXT)]
+    pieces = min(_PIECES, max(1, (len(data) - most) // _PIECE - 1))
+    entropies = _difference_entropies(data, most, pieces)
+    record = _record(entropies, 3, 1)
+    if record:
+        candidates.append(Plan(_RECORDS, record))
+        candidates.append(Plan(_SAMPLES, record, sample=1))
+    if most >= 8 and entropies[8] < entropies[1] - 0.3:
+        candidates.append(Plan(_FLOATS, 8))
+    if entropies[1] < entropies[0] - 0.3:
+        candidates.append(Plan(_SAMPLES, 0, sample=1))
+    if entropies[2] < min(entropies[0], entropies[1]) - 0.4:
+        even, odd = (_entropy(data[i::2]) for i in range(2))
+        row = _record(entropies, 64, 2)
+        for size in {0, row}:
+            candidates.append(Plan(_SAMPLES, size, sample=2, big_endian=int(even < odd)))
+    return candidates
+
+
+def _record(entropies: NDArray[np.float64], least: int, step: int) -> int:
+    """Return the distance at which differences say most, a multiple of `step`, or 0 if none says much."""
+    distances = np.arange(least, len(entropies), step)
+    if not len(distances):
+        return 0
+    scores = entropies[distances] * (1 + 4e-6 * distances)
+    best = int(distances[scores.argmin()])
+    for distance in range(least, best, step):
+        # A divisor is the record itself where its multiple scores a little better by chance.
+        if best % distance == 0 and entropies[distance] < entropies[best] * 1.01:
+            best = distance
+            break
+    return best if entropies[best] <= entropies[0] - 0.3 else 0
+
+
+def _entropy(data: NDArray[np.uint8]) -> float:
+    counts = np.bincount(data[: 1 << 18], minlength=256)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def _has_calls(data: NDArray[np.uint8]) -> bool:
+    """Return whether there are as many x86 calls as in programs."""
+    begins = (data[:-4] == 0xE8) | (data[:-4] == 0xE9)
+    ends = (data[4:] == 0) | (data[4:] == 255)
+    return bool(np.count_nonzero(begins & ends) * 400 > len(data))

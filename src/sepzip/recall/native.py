@@ -1,0 +1,124 @@
+"""The compiled memory of contexts (memory.c), called with NumPy's arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coder.binary import LaneCoders
+from ..errors import DeviceError
+from .plan import Settings
+from .state import Memory, Records
+
+__all__ = ["BoundSegment", "convert_calls", "count_differences"]
+
+_ARRAYS = (*Memory._fields, *Records._fields, *LaneCoders._fields, "network")
+_NUMBERS = (
+    "used_count",
+    "lanes",
+    "stride",
+    "contexts",
+    "bucket_bits",
+    "match_size",
+    "record",
+    "columns",
+    "sample",
+    "big_endian",
+    "uses",
+    "decodes",
+    "touched_stride",
+)
+
+
+class Segment(ctypes.Structure):
+    """Segment of memory.c: addresses of arrays, numbers, and where threads meet."""
+
+    _fields_ = [  # noqa: RUF012
+        *((name, ctypes.c_void_p) for name in _ARRAYS),
+        *((name, ctypes.c_int64) for name in _NUMBERS),
+        ("waiting", ctypes.c_int32),
+        ("turn", ctypes.c_int32),
+    ]
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    spec = importlib.util.find_spec("sepzip.recall._memory")
+    if spec is None or spec.origin is None:
+        raise DeviceError("the compiled part of sepzip is missing: install sepzip again, with a C compiler")
+    library = ctypes.CDLL(spec.origin)
+    library.sepzip_memory_run.argtypes = [
+        ctypes.POINTER(Segment),
+        *[ctypes.c_int64] * 3,
+        *[ctypes.c_int] * 2,
+    ]
+    library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    library.sepzip_count_differences.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
+    for name in ("sepzip_memory_run", "sepzip_convert_calls", "sepzip_count_differences"):
+        getattr(library, name).restype = None
+    return library
+
+
+def convert_calls(data: NDArray[np.uint8], sign: int) -> None:
+    """Add each place, times 1 or -1, to the target of the x86 call there, in place."""
+    _library().sepzip_convert_calls(data.ctypes.data, len(data), sign)
+
+
+def count_differences(data: NDArray[np.uint8], most: int, pieces: int, piece: int) -> NDArray[np.int32]:
+    """Return how often bytes differ by how much, int32 [most + 1, 256], at each distance up to `most`.
+
+    So many pieces of so many bytes, spread over the data, are looked at; distance 0 counts bytes.
+    """
+    counts = np.zeros((most + 1, 256), np.int32)
+    data = np.ascontiguousarray(data)
+    _library().sepzip_count_differences(data.ctypes.data, len(data), most, pieces, piece, counts.ctypes.data)
+    return counts
+
+
+class BoundSegment:
+    """Arrays bound to the compiled code, which are kept alive."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        records: Records,
+        settings: Settings,
+        uses: tuple[bool, bool, bool, bool],
+        coder: LaneCoders,
+        network: NDArray[np.int32] | None,
+        decodes: bool,
+    ) -> None:
+        self._kept = (memory, records, coder, network)
+        values: dict[str, int] = {}
+        for arrays in (memory._asdict(), records._asdict(), coder._asdict()):
+            for name, array in arrays.items():
+                if not array.flags.c_contiguous:
+                    raise ValueError(f"{name} is not contiguous")
+                values[name] = array.ctypes.data
+        lanes, stride = memory.history.shape
+        self._segment = Segment(
+            **values,
+            network=None if network is None else network.ctypes.data,
+            used_count=len(memory.used),
+            lanes=lanes,
+            stride=stride,
+            contexts=settings.contexts,
+            bucket_bits=settings.table_bits - 4,
+            match_size=memory.matches.shape[1],
+            record=settings.record,
+            columns=settings.columns,
+            sample=settings.sample,
+            big_endian=settings.big_endian,
+            uses=sum(1 << i for i, use in enumerate(uses) if use),
+            decodes=decodes,
+            touched_stride=records.touched.shape[1],
+        )
+
+    def run(self, first: int, steps: int, last_active: int, thread: int = 0, threads: int = 1) -> None:
+        """Run steps as one of several threads, all of which have to call this."""
+        _library().sepzip_memory_run(ctypes.byref(self._segment), first, steps, last_active, thread, threads)
+

@@ -1,0 +1,66 @@
+"""Between the engine and a memory of contexts: what is done to a segment, and who codes it where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..presets import ModelSettings
+from .calls import make_absolute, make_relative
+from .plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..profile import Profile
+    from ..runs import Decoding, Encoding
+
+__all__ = ["memory_decoding", "memory_encoding", "prepare", "restore"]
+
+Tick = Callable[[], None]
+
+
+def prepare(content: NDArray[np.uint8], model: ModelSettings) -> tuple[Plan, NDArray[np.uint8]]:
+    """Return the plan for a segment, and the bytes that its lanes code."""
+    from .analysis import choose_plan
+
+    plan = choose_plan(content, model)
+    return plan, make_absolute(content) if plan.calls else content
+
+
+def restore(plan: Plan | None, content: bytearray) -> None:
+    """Undo in place what `prepare` has done."""
+    if plan is not None and plan.calls:
+        make_relative(np.frombuffer(content, np.uint8))
+
+
+def memory_encoding(
+    plan: Plan,
+    model: ModelSettings,
+    size: int,
+    lanes: int,
+    device: torch.device,
+    profile: Profile | None,
+    tick: Tick | None,
+) -> Encoding:
+    """Return what encodes a segment of `size` bytes."""
+    from .host import HostEncoding
+
+    return HostEncoding(plan, model, size, lanes, profile, tick)
+
+
+def memory_decoding(
+    model: ModelSettings,
+    size: int,
+    lanes: int,
+    device: torch.device,
+    profile: Profile | None,
+    tick: Tick | None,
+) -> Decoding:
+    """Return what decodes a segment of `size` bytes."""
+    from .host import HostDecoding
+
+    return HostDecoding(model, size, lanes, profile, tick)
