@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_LEVEL",
     "LEVELS",
     "MOST_LANES",
+    "MOST_LANES_OF_MEMORY",
     "MOST_SEGMENT",
     "NETWORKS",
     "NUMERICS_VERSION",
@@ -25,6 +26,9 @@ NUMERICS_VERSION = 1
 """The set of exact operations (docs/numerics.md) that new frames are made with."""
 
 MOST_LANES = 1 << 16
+
+MOST_LANES_OF_MEMORY = 2048
+"""Lanes that a memory of contexts can serve: what they meet in is counted in 16 bits."""
 
 MOST_SEGMENT = 1 << 30
 """The most bytes of content that a segment can have."""
@@ -82,6 +86,11 @@ class ModelSettings:
         """The number of values that a base network takes from each lane, or as one of its tokens."""
         joined = self.patch if self.semantics else self.token or self.context
         return joined * (self.embedding + self.positions)
+
+    @property
+    def most_lanes(self) -> int:
+        """The number of lanes that the model can have at most."""
+        return MOST_LANES_OF_MEMORY if self.contexts else MOST_LANES
 
 
 @dataclass(frozen=True)
@@ -252,8 +261,9 @@ def resolve(
         if not semantics:
             preset = replace(preset, model=_without_semantics(preset.model))
     if lanes is not None:
-        if not 1 <= lanes <= MOST_LANES:
-            raise UsageError(f"lanes must be from 1 to {MOST_LANES}, not {lanes}")
+        most = preset.model.most_lanes
+        if not 1 <= lanes <= most:
+            raise UsageError(f"lanes must be from 1 to {most}, not {lanes}")
         preset = replace(preset, lanes=lanes, bytes_per_lane=1)
     if segment_size is not None:
         if not 1 <= segment_size <= MOST_SEGMENT:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .coder import coders_for
 from .errors import CorruptError
-from .presets import MOST_LANES, MOST_SEGMENT, ModelSettings
+from .presets import MOST_SEGMENT, ModelSettings
 from .wire import ByteSink, ByteSource, varint
 
 __all__ = [
@@ -138,7 +138,7 @@ def _read_stored(source: ByteSource, start: int, name: str, skip: bool) -> Segme
 
 def _read_coded(source: ByteSource, start: int, model: ModelSettings, name: str, skip: bool) -> Segment:
     size = source.varint(f"the size of {name}", 1, MOST_SEGMENT)
-    lanes = source.varint(f"the lanes of {name}", 1, min(size, MOST_LANES))
+    lanes = source.varint(f"the lanes of {name}", 1, min(size, model.most_lanes))
     coders = lanes if model.contexts else coders_for(lanes, model.lanes_per_coder)
     least = _LEAST_BYTES if model.contexts else _LEAST_BYTES_A_CODER * coders
     steps_left = -(-size // lanes)

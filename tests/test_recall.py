@@ -1,0 +1,220 @@
+"""The memory of contexts: what it codes comes back, whatever the plan, and damage is an error."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from sepzip.coder.binary import read_streams
+from sepzip.engine import decode_segment, encode_segment
+from sepzip.errors import CorruptError, SepError
+from sepzip.presets import NETWORKS
+from sepzip.recall import analysis, host, segments
+from sepzip.recall.calls import make_absolute, make_relative
+from sepzip.recall.functions import SQUASH_MOST, functions
+from sepzip.recall.plan import Plan, encode_plan, read_plan
+from sepzip.recall.profiles import MOST_CONTEXTS, PROFILES, Field
+from sepzip.recall.state import fingerprint
+from sepzip.segment import CodedBlock
+
+MODEL = replace(NETWORKS["recall"][False].model, table_bits=14)
+SMALL = replace(MODEL, contexts=4, table_bits=12)
+TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME = range(6)
+
+PLANS = [
+    Plan(TEXT),
+    Plan(PROGRAM, calls=1),
+    Plan(RECORDS, 13),
+    Plan(RECORDS, 2000),
+    Plan(SAMPLES, 0, 1),
+    Plan(SAMPLES, 3, 1),
+    Plan(SAMPLES, 40, 2),
+    Plan(SAMPLES, 0, 2, 1),
+    Plan(FLOATS, 8),
+    Plan(GENOME),
+]
+
+
+def with_plan(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
+    """Let the encoder take this plan."""
+    monkeypatch.setattr(analysis, "choose_plan", lambda data, model: plan)
+
+
+def bytes_of(kind: str, size: int) -> bytes:
+    """Return material with repeats, numbers and noise."""
+    generator = random.Random(f"{kind} {size}")
+    if kind == "text":
+        words = ["the", "lane", "of", "a", "memory", "\n", "context", "1984"]
+        return " ".join(generator.choice(words) for _ in range(size)).encode()[:size]
+    if kind == "samples":
+        steps = np.cumsum([generator.randrange(-40, 41) for _ in range(size // 2 + 1)])
+        return steps.astype("<i2").tobytes()[:size]
+    if kind == "code":
+        pieces = [b"\xe8" + generator.randbytes(3) + generator.choice([b"\0", b"\xff"]) for _ in range(size // 5)]
+        return b"".join(pieces)
+    return generator.randbytes(size)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize(("kind", "size", "lanes"), [("text", 3000, 7), ("samples", 5001, 3), ("noise", 700, 1)])
+def test_a_segment_comes_back(
+    plan: Plan, kind: str, size: int, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_plan(monkeypatch, plan)
+    data = bytes_of(kind, size)
+    blocks = list(encode_segment(data, MODEL, lanes, "cpu"))
+    assert decode_segment(blocks, size, MODEL, lanes, "cpu") == data
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    data=st.binary(min_size=1, max_size=400),
+    repeats=st.integers(1, 4),
+    lanes=st.integers(1, 40),
+    plan=st.sampled_from(PLANS),
+)
+def test_any_bytes_come_back(data: bytes, repeats: int, lanes: int, plan: Plan) -> None:
+    content = data * repeats
+    lanes = min(lanes, len(content))
+    with pytest.MonkeyPatch.context() as patch:
+        with_plan(patch, plan)
+        blocks = list(encode_segment(content, SMALL, lanes, "cpu"))
+        assert decode_segment(blocks, len(content), SMALL, lanes, "cpu") == content
+
+
+def test_repeats_are_found_in_other_lanes() -> None:
+    x, y, z = (random.Random(i).randbytes(4000) for i in range(3))
+    sizes = [sum(len(b.payload) for b in encode_segment(d, MODEL, 2, "cpu")) for d in (x + y + z + y, x + y + z + x)]
+    # In the second, what the second lane ends with is what the first began with.
+    assert sizes[0] > 16_000
+    assert sizes[1] < 12_500
+
+
+@pytest.mark.parametrize("threads", ["2", "3"])
+def test_threads_change_nothing(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes_of("text", 30_000)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = list(encode_segment(data, MODEL, 64, "cpu"))
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert list(encode_segment(data, MODEL, 64, "cpu")) == alone
+    assert decode_segment(alone, len(data), MODEL, 64, "cpu") == data
+
+
+def test_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sepzip.coder.binary.BLOCK_BYTES", 1000)
+    data = bytes_of("noise", 9000)
+    blocks = list(encode_segment(data, MODEL, 4, "cpu"))
+    assert len(blocks) > 3
+    assert decode_segment(blocks, len(data), MODEL, 4, "cpu") == data
+
+
+def test_a_damaged_payload_is_an_error() -> None:
+    data = bytes_of("text", 6000)
+    (block,) = encode_segment(data, MODEL, 5, "cpu")
+    generator = random.Random(1)
+    for _ in range(60):
+        payload = bytearray(block.payload)
+        payload[generator.randrange(len(payload))] ^= 1 << generator.randrange(8)
+        damaged = CodedBlock(block.steps, block.fingerprint, bytes(payload))
+        with pytest.raises(SepError):
+            decode_segment([damaged], len(data), MODEL, 5, "cpu")
+
+
+@settings(max_examples=150, deadline=None)
+@given(head=st.binary(max_size=6), rest=st.binary(max_size=200), lanes=st.integers(1, 9))
+def test_a_hostile_payload_is_an_error_or_bytes(head: bytes, rest: bytes, lanes: int) -> None:
+    block = CodedBlock(40, 0, head + rest)
+    with pytest.raises(SepError):
+        decode_segment([block], 40 * lanes, SMALL, lanes, "cpu")
+
+
+@given(st.binary(max_size=12))
+def test_a_plan_is_read_as_it_is_written(payload: bytes) -> None:
+    try:
+        plan, rest = read_plan(payload)
+    except CorruptError:
+        return
+    assert encode_plan(plan) + rest == payload
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_plans_can_be_read(plan: Plan) -> None:
+    assert read_plan(encode_plan(plan) + b"rest") == (plan, b"rest")
+
+
+@given(payload=st.binary(max_size=40), lanes=st.integers(1, 50))
+def test_lengths_are_checked(payload: bytes, lanes: int) -> None:
+    try:
+        coders = read_streams(payload, lanes)
+    except CorruptError:
+        return
+    assert coders.end[-1] == len(payload)
+
+
+@given(st.binary(max_size=400), st.integers(0, 40))
+def test_calls_go_back(data: bytes, calls: int) -> None:
+    content = np.frombuffer(data + bytes_of("code", 5 * calls), np.uint8)
+    absolute = make_absolute(content)
+    make_relative(absolute)
+    assert (absolute == content).all()
+
+
+def test_calls_of_one_function_look_alike() -> None:
+    content = np.zeros(200, np.uint8)
+    for place in (10, 90, 150):
+        content[place] = 0xE8
+        content[place + 1 : place + 5] = np.frombuffer((1000 - place).to_bytes(4, "little"), np.uint8)
+    absolute = make_absolute(content)
+    assert [absolute[p + 1 : p + 5].tolist() for p in (10, 90, 150)] == [[232, 3, 0, 0]] * 3
+
+
+def test_functions_are_what_they_say() -> None:
+    tables = functions()
+    p = (np.arange(4096) + 0.5) / 4096
+    assert (tables.stretch == np.round(256 * np.log(p / (1 - p)))).all()
+    x = np.arange(-SQUASH_MOST - 1, SQUASH_MOST + 2)
+    expected = np.clip(np.round(65536 / (1 + np.exp(-x / 256))), 1, 65535)
+    assert (tables.squash[: len(x) - 1] == expected[:-1]).all()
+    assert tables.root[100] == 409
+
+
+def test_profiles_fit_the_mixer() -> None:
+    for profile in PROFILES.values():
+        assert 0 < len(profile.contexts) <= MOST_CONTEXTS
+        assert len(set(profile.contexts)) == len(profile.contexts)
+    assert Field.SAMPLE + 9 <= 48
+
+
+def choose(data: NDArray[np.uint8]) -> Plan:
+    """Return the plan for these bytes."""
+    return analysis.choose_plan(data, MODEL)
+
+
+def test_plans_follow_the_data() -> None:
+    generator = np.random.default_rng(3)
+    rows = np.cumsum(generator.integers(-3, 4, (200, 60)), 0)[:, :, None] + np.zeros(1, np.int64)
+    assert choose(np.frombuffer(bytes_of("text", 9000), np.uint8)).profile == TEXT
+    assert choose(generator.choice(np.frombuffer(b"ACGT", np.uint8), 40_000)).profile in (TEXT, GENOME)
+    walk = np.cumsum(generator.integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)
+    assert choose(walk)[::2] == (SAMPLES, 2, 0)
+    assert choose(rows.astype(np.uint8).reshape(-1)).record % 60 == 0
+
+
+def test_the_fingerprint_sees_each_part() -> None:
+    data = bytes_of("text", 500)
+    run = host.HostEncoding(Plan(TEXT), MODEL, 500, 1, None, None)
+    run.queue(np.frombuffer(data, np.uint8)[:256, None], 1, False)
+    memory = run._run.memory
+    before = fingerprint(memory)
+    for part in (memory.weights, memory.final_weights, memory.cells, memory.lengths):
+        part.reshape(-1)[-1] += 1
+        assert fingerprint(memory) != before
+        part.reshape(-1)[-1] -= 1
+    assert fingerprint(memory) == before
+    assert segments.prepare(np.zeros(100, np.uint8), MODEL)[0].profile in PROFILES
