@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import OutOfMemoryError
@@ -20,14 +20,18 @@ __all__ = [
     "advice",
     "available",
     "installed",
+    "limit_in_bytes",
     "memory_needed",
     "parameter_count",
+    "table_bits",
+    "within_limit",
 ]
 
 LARGE_MODEL = 1 << 23
 """Models of at least so many weights keep a device's memory busy by their updates alone."""
 
 _MIB = 1 << 20
+_TABLE_BITS_LEAST = 12
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
     network = _networks[model.network]
     weights = 28 * network.parameters(model, lanes)
     activations = lanes * (network.activations(model) + 4 * 256 * 16)
-    return weights + activations + network.work(model) + 4 * size + 32 * _MIB
+    return weights + activations + network.work(model, size) + 4 * size + 32 * _MIB
 
 
 def _pac_parameters(model: ModelSettings, lanes: int) -> int:
@@ -87,7 +91,7 @@ def _trace_activations(model: ModelSettings) -> int:
     return 4 * values + model.context * (model.embedding + model.positions) * 40
 
 
-def _trace_work(model: ModelSettings) -> int:
+def _trace_work(model: ModelSettings, size: int) -> int:
     """The SEB's banded matrices and its weights, masked, in several copies."""
     return 40 * (model.context + model.patch) * model.tokens * model.width
 
@@ -104,29 +108,34 @@ def _lstm_activations(model: ModelSettings) -> int:
     return model.context * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden)
 
 
-def _lstm_work(model: ModelSettings) -> int:
+def _lstm_work(model: ModelSettings, size: int) -> int:
     """Products that are computed in float64 take the largest matrix in once more, and give as much out."""
     return 16 * 4 * model.hidden * (model.embedding + model.hidden)
 
 
 @dataclass(frozen=True)
 class _Network:
-    """How much a network takes: weights, bytes a lane in a step, and bytes whatever the lanes."""
+    """How much a network takes: weights, bytes a lane in a step, and bytes by the segment's size."""
 
     parameters: Callable[[ModelSettings, int], int]
     activations: Callable[[ModelSettings], int]
-    work: Callable[[ModelSettings], int]
+    work: Callable[[ModelSettings, int], int]
 
 
-def _recall_work(model: ModelSettings) -> int:
+def table_bits(model: ModelSettings, size: int) -> int:
+    """Return how many bits number the slots of a context's table, for a segment of `size` bytes."""
+    return min(max((size - 1).bit_length() + 1, _TABLE_BITS_LEAST), model.table_bits)
+
+
+def _recall_work(model: ModelSettings, size: int) -> int:
     """Tables of contexts and of matches, and corrections with their counts."""
-    return 4 * (model.contexts << model.table_bits) + 80 * _MIB
+    return 4 * (model.contexts << table_bits(model, size)) + 80 * _MIB
 
 
 _networks = {
     "recall": _Network(lambda model, lanes: 0, lambda model: 8192, _recall_work),
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
-    "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
+    "pac": _Network(_pac_parameters, _pac_activations, lambda model, size: 0),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
 }
 
@@ -175,7 +184,7 @@ class Ledger:
 
     def __init__(self, device: str, limit: int | Share | None) -> None:
         self._device = device
-        self._limit = _limit_in_bytes(limit, device)
+        self._limit = limit_in_bytes(limit, device)
         self._free_before: int | None = None
         self._promised: list[int] = []
 
@@ -226,7 +235,20 @@ class Ledger:
         )
 
 
-def _limit_in_bytes(limit: int | Share | None, device: str) -> int | None:
+def within_limit(model: ModelSettings, lanes: int, size: int, limit: int | None) -> ModelSettings:
+    """Return the model, its tables halved until it fits into the limit, where it has any and they matter."""
+    while (
+        limit is not None
+        and model.contexts
+        and model.table_bits > _TABLE_BITS_LEAST
+        and memory_needed(model, lanes, size) > limit
+    ):
+        model = replace(model, table_bits=min(model.table_bits, table_bits(model, size)) - 1)
+    return model
+
+
+def limit_in_bytes(limit: int | Share | None, device: str) -> int | None:
+    """Return a limit in bytes: a share is one of the device's memory."""
     if not isinstance(limit, Share):
         return limit
     total = installed(device)

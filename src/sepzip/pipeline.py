@@ -11,14 +11,14 @@ import select
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .devices import Resources
+from .devices import Resources, pick_devices
 from .errors import FormatError, UsageError
 from .frame import CodedBlock, FrameContent, FrameReader, FrameWriter
 from .header import encode_header
-from .memory import Share
+from .memory import Share, limit_in_bytes, within_limit
 from .presets import MOST_SEGMENT, Preset
 from .profile import Profile
 from .scheduler import Job, Scheduler
@@ -210,6 +210,7 @@ class Compressor:
         self._model_cost = len(encode_header(preset.model)) - len(encode_header(None))
         self._sink = sink
         self._preset = preset
+        self._resources = resources
         self._progress = progress
         self._profile = profile
         self._overlap = overlap
@@ -231,6 +232,8 @@ class Compressor:
         It may be written by a later call only, and must not be changed until then.
         """
         only = last and not self.bytes_in
+        if not self.bytes_in:
+            self._fit(len(content))
         lanes = self._preset.lanes_for(len(content))
         job = None
         if len(content) >= _LEAST_CODED:
@@ -242,6 +245,15 @@ class Compressor:
         while len(self._unwritten) > self._most_unwritten:
             self._write_oldest()
         self.write_finished()
+
+    def _fit(self, size: int) -> None:
+        """Give the memory of contexts, where the model has one, smaller tables if a limit asks for them."""
+        preset, limit = self._preset, self._resources.memory_limit
+        if limit is None or not preset.model.contexts:
+            return
+        allowed = limit_in_bytes(limit, pick_devices(self._resources.device)[0])
+        model = within_limit(preset.model, preset.lanes_for(size), size, allowed)
+        self._preset = replace(preset, model=model)
 
     @property
     def _most_unwritten(self) -> int:

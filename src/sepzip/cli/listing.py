@@ -7,6 +7,7 @@ import json
 from typing import NamedTuple
 
 from ..frame import FileSummary, FrameSummary, read_summary
+from ..memory import memory_needed
 from .messages import Messages, explain, printable
 from .options import Options
 from .progress import ratio
@@ -27,6 +28,7 @@ class _Row(NamedTuple):
     network: str
     lanes: str
     segments: str
+    memory: str
     check: str
     name: str
 
@@ -78,7 +80,7 @@ def _table(summaries: list[tuple[str, FileSummary]]) -> str:
         segments = sum(len(frame.segments) for _, summary in summaries for frame in summary.frames)
         total = f"{ratio(uncompressed, compressed):.3f}"
         names = f"{len(summaries)} files"
-        rows.append(_Row(str(compressed), str(uncompressed), total, "", "", str(segments), "", names))
+        rows.append(_Row(str(compressed), str(uncompressed), total, "", "", str(segments), "", "", names))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = {_Row._fields.index(field) for field in ("network", "check", "name")}
     lines = []
@@ -101,6 +103,7 @@ def _row(name: str, summary: FileSummary) -> _Row:
         network=",".join(networks),
         lanes=str(max((segment.lanes for segment in segments), default=0)),
         segments=str(len(segments)),
+        memory=_memory(summary),
         check=summary.frames[0].checksum[:_SHOWN_OF_CHECK] if len(summary.frames) == 1 else "-",
         name=printable(name),
     )
@@ -110,3 +113,17 @@ def _network(frame: FrameSummary) -> str:
     if frame.model is None:
         return "stored"
     return f"seb+{frame.model.network}" if frame.model.semantics else frame.model.network
+
+
+def _memory(summary: FileSummary) -> str:
+    """Return what decoding a segment of the file takes, in MiB, for the largest; nothing if all are stored."""
+    most = max(
+        (
+            memory_needed(frame.model, segment.lanes, segment.content_size)
+            for frame in summary.frames
+            for segment in frame.segments
+            if frame.model is not None and segment.lanes
+        ),
+        default=0,
+    )
+    return f"{-(-most >> 20)}MiB" if most else "-"

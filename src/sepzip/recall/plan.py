@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..errors import CorruptError
+from ..memory import table_bits
 from ..presets import ModelSettings
 from ..wire import varint
 from .profiles import PROFILES
@@ -16,7 +17,6 @@ COLUMNS_MOST = 1024
 
 MOST_RECORD = 1 << 16
 
-_TABLE_BITS_LEAST = 12
 _SAMPLE, _BIG_ENDIAN, _CALLS = 3, 4, 8
 
 
@@ -51,9 +51,8 @@ class Settings(NamedTuple):
 def make_plan(plan: Plan, model: ModelSettings, size: int) -> Settings:
     """Return the settings of a segment of `size` bytes under this plan."""
     contexts = min(model.contexts, len(PROFILES[plan.profile].contexts))
-    bits = min(max((size - 1).bit_length() + 1, _TABLE_BITS_LEAST), model.table_bits)
     columns = plan.record if plan.record < COLUMNS_MOST else 0
-    return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian)
+    return Settings(contexts, table_bits(model, size), plan.record, columns, plan.sample, plan.big_endian)
 
 
 def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:
