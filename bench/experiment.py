@@ -102,7 +102,8 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
         for name in names:
             totals[name] += own[name]["coded"]
         size = own[names[0]]["bytes"]
-        lines.append(f"| {file} | {size:,} | " + " | ".join(f"{own[name]['coded']:,}" for name in names) + " |")
+        coded = " | ".join(f"{own[name]['coded']:,}" for name in names)
+        lines.append(f"| {file} | {size:,} | {coded} |")
     lines.append("| **all** | | " + " | ".join(f"{totals[name]:,}" for name in names) + " |")
     return "\n".join(lines)
 

@@ -56,13 +56,15 @@ def bytes_of(kind: str, size: int) -> bytes:
         steps = np.cumsum([generator.randrange(-40, 41) for _ in range(size // 2 + 1)])
         return steps.astype("<i2").tobytes()[:size]
     if kind == "code":
-        pieces = [b"\xe8" + generator.randbytes(3) + generator.choice([b"\0", b"\xff"]) for _ in range(size // 5)]
-        return b"".join(pieces)
+        ends = [b"\0", b"\xff"]
+        return b"".join(b"\xe8" + generator.randbytes(3) + generator.choice(ends) for _ in range(size // 5))
     return generator.randbytes(size)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-@pytest.mark.parametrize(("kind", "size", "lanes"), [("text", 3000, 7), ("samples", 5001, 3), ("noise", 700, 1)])
+@pytest.mark.parametrize(
+    ("kind", "size", "lanes"), [("text", 3000, 7), ("samples", 5001, 3), ("noise", 700, 1)]
+)
 def test_a_segment_comes_back(
     plan: Plan, kind: str, size: int, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +92,8 @@ def test_any_bytes_come_back(data: bytes, repeats: int, lanes: int, plan: Plan) 
 
 def test_repeats_are_found_in_other_lanes() -> None:
     x, y, z = (random.Random(i).randbytes(4000) for i in range(3))
-    sizes = [sum(len(b.payload) for b in encode_segment(d, MODEL, 2, "cpu")) for d in (x + y + z + y, x + y + z + x)]
+    contents = x + y + z + y, x + y + z + x
+    sizes = [sum(len(b.payload) for b in encode_segment(content, MODEL, 2, "cpu")) for content in contents]
     # In the second, what the second lane ends with is what the first began with.
     assert sizes[0] > 16_000
     assert sizes[1] < 12_500

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,11 +21,8 @@ from .errors import CorruptError, DeviceError, MismatchError, OutOfMemoryError
 from .lanes import LaneJoiner, longer_lanes, split_lanes, steps_for
 from .presets import ModelSettings
 from .profile import Profile
-from .runs import AHEAD, CHUNK_STEPS, Decoding, Encoding
+from .runs import AHEAD, CHUNK_STEPS, Decoding, Encoding, NetworkEncoding
 from .segment import CodedBlock
-
-if TYPE_CHECKING:
-    from .recall.plan import Plan
 
 __all__ = ["decode_segment", "decoding", "encode_segment", "encoding", "exactly"]
 
@@ -48,9 +44,8 @@ def encode_segment(
     """
     target = torch.device(device)
     content = np.frombuffer(data, np.uint8)
-    plan = None
     if model.contexts:
-        from .recall.segments import prepare
+        from .recall.segments import memory_encoding, prepare
 
         plan, content = prepare(content, model)
     matrix = split_lanes(content, lanes)
@@ -59,7 +54,11 @@ def encode_segment(
     queued: deque[tuple[int, bool]] = deque()
     done = 0
     with exactly(target):
-        run = encoding(model, lanes, target, profile, _tick(advance), len(data), plan)
+        run: Encoding
+        if model.contexts:
+            run = memory_encoding(plan, model, len(data), lanes, target, profile, _tick(advance))
+        else:
+            run = encoding(model, lanes, target, profile, _tick(advance))
 
         def collect() -> CodedBlock | None:
             nonlocal done
@@ -105,7 +104,13 @@ def decode_segment(
     queued: deque[tuple[int, CodedBlock | None]] = deque()
     begun = done = 0
     with exactly(target):
-        run = decoding(model, lanes, target, profile, _tick(advance), size)
+        run: Decoding
+        if model.contexts:
+            from .recall.segments import memory_decoding
+
+            run = memory_decoding(model, size, lanes, target, profile, _tick(advance))
+        else:
+            run = decoding(model, lanes, target, profile, _tick(advance))
 
         def collect() -> None:
             nonlocal done
@@ -159,18 +164,11 @@ def encoding(
     device: torch.device,
     profile: Profile | None = None,
     tick: Callable[[], None] | None = None,
-    size: int = 0,
-    plan: Plan | None = None,
-) -> Encoding:
-    """Return what encodes a segment of so many lanes on the device, chunk by chunk, inside `exactly`.
+) -> NetworkEncoding:
+    """Return what encodes a segment of so many lanes by a network on the device, inside `exactly`.
 
-    `tick` is called where the host runs the steps: it may raise to end the work. A model with a memory of
-    contexts needs the segment's size, and its plan.
+    `tick` is called once a step where the host runs the steps: it may raise to end the work.
     """
-    if plan is not None:
-        from .recall.segments import memory_encoding
-
-        return memory_encoding(plan, model, size, lanes, device, profile, tick)
     if _has_kernels(model, device):
         from .graphs import GraphEncoding
 
@@ -186,13 +184,8 @@ def decoding(
     device: torch.device,
     profile: Profile | None = None,
     tick: Callable[[], None] | None = None,
-    size: int = 0,
 ) -> Decoding:
     """Return what decodes a segment, as `encoding` does."""
-    if model.contexts:
-        from .recall.segments import memory_decoding
-
-        return memory_decoding(model, size, lanes, device, profile, tick)
     if _has_kernels(model, device):
         from .graphs import GraphDecoding
 

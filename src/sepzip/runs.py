@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .segment import CodedBlock
 
-__all__ = ["AHEAD", "CHUNK_STEPS", "Decoding", "Encoding", "Found"]
+__all__ = ["AHEAD", "CHUNK_STEPS", "Decoding", "Encoding", "Found", "NetworkEncoding"]
 
 CHUNK_STEPS = 256
 """Steps that are queued at a time; blocks end at multiples of it. Part of no format."""
@@ -45,6 +45,10 @@ class Encoding(Protocol):
     @property
     def is_full(self) -> bool:
         """Whether the block should end, as far as collected."""
+
+
+class NetworkEncoding(Encoding, Protocol):
+    """A segment being encoded by a network, which gives each symbol a frequency."""
 
     @property
     def frequencies(self) -> NDArray[np.int64]:

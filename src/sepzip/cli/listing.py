@@ -116,7 +116,7 @@ def _network(frame: FrameSummary) -> str:
 
 
 def _memory(summary: FileSummary) -> str:
-    """Return what decoding a segment of the file takes, in MiB, for the largest; nothing if all are stored."""
+    """Return the MiB that decoding the file's largest segment takes; nothing if all are stored."""
     most = max(
         (
             memory_needed(frame.model, segment.lanes, segment.content_size)

@@ -1,8 +1,8 @@
 """An arithmetic coder of bits, each lane with its own: what a memory of contexts predicts by.
 
 A lane's number is between `low` and `high`, 32 bits each; bytes on which both agree leave it. A block's
-payload is the lengths of the lanes' bytes, then those bytes, lane after lane. The coding of a bit is a part of
-what predicts it (recall/memory.c).
+payload is the lengths of the lanes' bytes, then those bytes, lane after lane. The coding of a bit is a part
+of what predicts it (recall/memory.c).
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _MOST_LENGTH = 1 << 31
 _MOST_LENGTH_BITS = 32
 
 
+Integers = NDArray[np.int64]
+
+
 class LaneCoders(NamedTuple):
     """The coders' state, int64 [lanes]; `data` is uint8, room for what is emitted or the payload.
 
@@ -61,7 +64,7 @@ def new_coders(lanes: int, chunk_steps: int) -> LaneCoders:
     return LaneCoders(low, high, code, at, at + room, np.zeros(lanes * room, np.uint8))
 
 
-def _last_bytes(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _last_bytes(low: Integers, high: Integers) -> tuple[Integers, Integers]:
     """Return how few bytes, followed by zeros, give a number between both ends, and that number."""
     counts = np.full(len(low), _WIDTH)
     numbers = low.copy()
@@ -96,7 +99,7 @@ class BlockStreams:
         self._counts.append(counts.copy())
         self._size += len(self._pieces[-1])
 
-    def finish(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> bytes:
+    def finish(self, low: Integers, high: Integers) -> bytes:
         """Return the payload of the block that ends with this state, int64 [lanes] each; begin another."""
         counts, numbers = _last_bytes(low, high)
         shifts = 24 - 8 * np.arange(_WIDTH)
@@ -149,7 +152,7 @@ def read_streams(payload: bytes, lanes: int) -> LaneCoders:
     return LaneCoders(low, high, code, at, end, data)
 
 
-def unread(low: NDArray[np.int64], high: NDArray[np.int64], at: NDArray[np.int64], end: NDArray[np.int64]) -> int:
+def unread(low: Integers, high: Integers, at: Integers, end: Integers) -> int:
     """Return how many bytes lanes have left over after a block's last bit; below 0 if any had too few."""
     counts, _ = _last_bytes(low, high)
     left = end - (at - _WIDTH) - counts

@@ -37,7 +37,7 @@ _NUMBERS = (
 class Segment(ctypes.Structure):
     """Segment of memory.c: addresses of arrays, numbers, and where threads meet."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_void_p) for name in _ARRAYS),
         *((name, ctypes.c_int64) for name in _NUMBERS),
         ("waiting", ctypes.c_int32),

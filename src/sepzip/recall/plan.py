@@ -10,9 +10,9 @@ from ..presets import ModelSettings
 from ..wire import varint
 from .profiles import PROFILES
 
-__all__ = ["COLUMNS_MOST", "MOST_RECORD", "Plan", "Settings", "encode_plan", "make_plan", "read_plan", "uses_of"]
+__all__ = ["MOST_RECORD", "Plan", "Settings", "encode_plan", "make_plan", "read_plan", "uses_of"]
 
-COLUMNS_MOST = 1024
+_COLUMNS_MOST = 1024
 """Records of fewer bytes have weights of the mixer for each of their columns."""
 
 MOST_RECORD = 1 << 16
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 def make_plan(plan: Plan, model: ModelSettings, size: int) -> Settings:
     """Return the settings of a segment of `size` bytes under this plan."""
     contexts = min(model.contexts, len(PROFILES[plan.profile].contexts))
-    columns = plan.record if plan.record < COLUMNS_MOST else 0
+    columns = plan.record if plan.record < _COLUMNS_MOST else 0
     return Settings(contexts, table_bits(model, size), plan.record, columns, plan.sample, plan.big_endian)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..lanes import longer_lanes, steps_for
-from .functions import functions
+from .functions import SQUASH_MOST, functions
 from .plan import Plan, Settings
 from .profiles import INPUTS, MULTIPLIERS, masks
 
@@ -127,8 +127,8 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     centre = (np.arange(CELLS) & 63) * 65536 + 32768
     cells = np.tile(centre << CELL_COUNT_BITS, (contexts, 1)).astype(np.uint32)
     lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
-    points = tables.squash[np.clip((np.arange(APM_POINTS) - 16) * APM_STEP, -3071, 3071) + 3072].astype(np.int64)
-    apm = np.tile((points << 6) << CELL_COUNT_BITS | APM_COUNT_FIRST, (2, APM_CONTEXTS, 1)).astype(np.uint32)
+    points = tables.squash[(np.arange(APM_POINTS) - APM_POINTS // 2) * APM_STEP + SQUASH_MOST + 1]
+    apm = np.tile(points.astype(np.int64) << 16 | APM_COUNT_FIRST, (2, APM_CONTEXTS, 1)).astype(np.uint32)
     sets = 4 if columns else 3
     rows = 3 * ROWS + 8 * columns
     match_bits = min(max(steps * lanes - 1, 1).bit_length() + 1, MATCH_BITS_MOST)
@@ -152,7 +152,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         weights=np.full((rows, INPUTS), 131072 // (contexts + 2), np.int32),
         final_weights=np.full((ROWS, SETS), 65536 // sets, np.int32),
         history=np.zeros((lanes, PAD + steps), np.uint8),
-        starts=np.where(numbers <= longer, numbers * steps, longer * steps + (numbers - longer) * (steps - 1)),
+        starts=numbers * steps - np.maximum(numbers - longer, 0),
         lane=np.zeros((lanes, LANE_NUMBERS), np.int64),
         followed_one=np.zeros((lanes, 256), np.uint16),
         followed_two=np.zeros(65536, np.uint16),
@@ -207,7 +207,7 @@ def new_records(settings: Settings, lanes: int) -> Records:
 
 
 def fingerprint(memory: Memory) -> int:
-    """Return 32 bits that depend on every bit of the mixer's weights and of the maps, which all else moves."""
+    """Return 32 bits that depend on every bit of the mixer's weights and of the maps; all else moves them."""
     total = 0
     for part in (memory.weights, memory.final_weights, memory.cells, memory.lengths):
         values = part.reshape(-1).astype(np.int64)
