@@ -504,6 +504,7 @@ presets_and_lanes = [
     for level, network, lanes in ((1, None, 24), (4, None, 37), (None, "trace-small", 24))
 ]
 presets_and_lanes.append((presets.resolve(network="lstm"), 29))
+presets_and_lanes.append((presets.resolve(network="patchtst-small"), 24))
 for preset, lanes in presets_and_lanes:
     for block in encode_segment(data, preset.model, lanes, "cpu"):
         print(block.fingerprint, block.payload[:50])

@@ -57,7 +57,7 @@ class _Setting:
 
 _LSTM = frozenset({"lstm"})
 _PAC = frozenset({"pac"})
-_TRACE = frozenset({"trace"})
+_OF_TOKENS = frozenset({"patchtst", "trace"})
 
 _SETTINGS = {
     1: _Setting("semantics", 0, 1),
@@ -72,11 +72,11 @@ _SETTINGS = {
     10: _Setting("lanes_per_coder", 1, 64),
     12: _Setting("learning_rate_last", 1, 1_000_000),
     13: _Setting("learning_rate_steps", 1, 10_000),
-    14: _Setting("positions", 0, 1024, networks=_TRACE),
-    15: _Setting("token", 0, 4096, networks=_TRACE),
-    16: _Setting("heads", 1, 1024, networks=_TRACE),
-    17: _Setting("tokens", 0, 1024, networks=_TRACE),
-    18: _Setting("mixing", 0, 65536, networks=_TRACE),
+    14: _Setting("positions", 0, 1024, networks=_OF_TOKENS),
+    15: _Setting("token", 0, 4096, networks=_OF_TOKENS),
+    16: _Setting("heads", 1, 1024, networks=_OF_TOKENS),
+    17: _Setting("tokens", 0, 1024, networks=_OF_TOKENS),
+    18: _Setting("mixing", 0, 65536, networks=_OF_TOKENS),
     30: _Setting("layers", 1, 64, networks=_LSTM),
     31: _Setting("beta1", 0, 999_900, networks=_LSTM),
     32: _Setting("beta2", 0, 999_900, networks=_LSTM),
@@ -275,7 +275,7 @@ def _fault(model: ModelSettings) -> str | None:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
     if any(width > model.width for width in model.lane_widths):
         return f"lane_widths go above the width of {model.width}"
-    return _token_fault(model) if model.network in _TRACE else None
+    return _token_fault(model) if model.network in _OF_TOKENS else None
 
 
 def _token_fault(model: ModelSettings) -> str | None:

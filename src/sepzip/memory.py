@@ -67,8 +67,13 @@ def _pac_activations(model: ModelSettings) -> int:
 
 
 def _trace_parameters(model: ModelSettings, lanes: int) -> int:
+    return _token_parameters(model, 3)
+
+
+def _token_parameters(model: ModelSettings, projections: int) -> int:
+    """Two normalisations, an attention of so many square matrices, a feed-forward layer, and the front."""
     width, hidden = model.width, model.hidden
-    attention = 3 * (width * width + width)
+    attention = projections * (width * width + width)
     feed_forward = 2 * width * hidden + hidden + width
     shared = 256 * model.embedding + 4 * width + attention + feed_forward + 256 * (width + 1)
     if not model.semantics:
@@ -90,6 +95,19 @@ def _trace_activations(model: ModelSettings) -> int:
 def _trace_work(model: ModelSettings) -> int:
     """The SEB's banded matrices and its weights, masked, in several copies."""
     return 40 * (model.context + model.patch) * model.tokens * model.width
+
+
+def _patchtst_parameters(model: ModelSettings, lanes: int) -> int:
+    return _token_parameters(model, 4)
+
+
+def _patchtst_activations(model: ModelSettings) -> int:
+    """Per lane: what the layers hold of every token, since all attend, and of every pair of tokens."""
+    width = model.width
+    tokens = model.tokens if model.semantics else model.context // model.token
+    pairs = 16 * model.heads * tokens * tokens
+    values = tokens * (60 * width + 14 * model.hidden) + pairs + 12 * width * model.mixing
+    return 4 * values + model.context * (model.embedding + model.positions) * 40
 
 
 def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
@@ -121,6 +139,7 @@ class _Network:
 _networks = {
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
     "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
+    "patchtst": _Network(_patchtst_parameters, _patchtst_activations, _trace_work),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
 }
 

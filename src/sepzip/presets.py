@@ -40,9 +40,9 @@ class ModelSettings:
     millionths, falls from `learning_rate` to `learning_rate_last`; the gap shrinks by
     1/`learning_rate_steps` a step. `lanes_per_coder` lanes share one entropy coder.
 
-    PAC alone has `lane_widths`, the widths of the per-lane layers. TRACE alone has `positions`, the
-    values behind each byte's embedding that say where it stands, and `heads`, the parts of its attention.
-    Without the SEB it takes `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
+    PAC alone has `lane_widths`, the widths of the per-lane layers. TRACE and PatchTST have `positions`, the
+    values behind each byte's embedding that say where it stands, and `heads`, the parts of their attention.
+    Without the SEB they take `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
     width of the layer that mixes them in the end.
 
     An LSTM has `layers` layers of `hidden` cells each, and is learnt through `context` bytes; `beta1` and
@@ -140,6 +140,13 @@ _TRACE_SMALL_PLAIN = replace(
 _TRACE_SEMANTIC = replace(_TRACE_PLAIN, semantics=True, patch=4, stride=4, token=0, tokens=4, mixing=128)
 _TRACE_SMALL = replace(_TRACE_SMALL_PLAIN, semantics=True, patch=4, stride=4, token=0, tokens=4, mixing=16)
 
+_PATCHTST_PLAIN = replace(_TRACE_PLAIN, network="patchtst")
+_PATCHTST_SEMANTIC = replace(
+    _TRACE_SEMANTIC, network="patchtst", embedding=64, positions=0, tokens=8, mixing=128
+)
+_PATCHTST_SMALL_PLAIN = replace(_TRACE_SMALL_PLAIN, network="patchtst")
+_PATCHTST_SMALL = replace(_TRACE_SMALL, network="patchtst", embedding=16, positions=0, tokens=4, mixing=16)
+
 
 def _without_semantics(model: ModelSettings) -> ModelSettings:
     """Return the model with its SEB left off: the base network takes the newest patch alone."""
@@ -191,6 +198,14 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
     "trace-small": {
         True: Preset(_TRACE_SMALL, lanes=256),
         False: Preset(_TRACE_SMALL_PLAIN, lanes=256),
+    },
+    "patchtst": {
+        True: Preset(_PATCHTST_SEMANTIC, lanes=512),
+        False: Preset(_PATCHTST_PLAIN, lanes=512),
+    },
+    "patchtst-small": {
+        True: Preset(_PATCHTST_SMALL, lanes=256),
+        False: Preset(_PATCHTST_SMALL_PLAIN, lanes=256),
     },
 }
 """Named settings: the network alone (False) and, where that exists, with the SEB in front of it (True)."""

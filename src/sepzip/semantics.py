@@ -73,10 +73,17 @@ class TokenSemantics:
     Here the mask has a number for each value of each patch, and a patch has a weight for each token.
     """
 
-    def __init__(self, settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        parameters: Parameters,
+        initialiser: Initialiser,
+        sharpness: float = TOKEN_SHARPNESS,
+    ) -> None:
         device = parameters.device
         patches, tokens = settings.context - settings.patch + 1, settings.tokens
         self.patch = settings.patch
+        self.sharpness = sharpness
         self.table = parameters.add(initialiser.normal((256, settings.embedding), 1.0))
         self.positions = sigmoid(sinusoids(settings.context, settings.positions).to(device))
         bound = 1.0 / math.sqrt(patches)
@@ -99,7 +106,7 @@ class TokenSemantics:
 
     def _masked_weight(self, tape: Tape) -> Node:
         """Return each patch's weights times its mask, [patches, tokens, width]."""
-        mask, slope = _squash(self.mask.data, self.kept, TOKEN_SHARPNESS)
+        mask, slope = _squash(self.mask.data, self.kept, self.sharpness)
         mask = mask.unsqueeze(1)
         weight = self.weight.data.unsqueeze(2)
         out = Node(weight * mask)

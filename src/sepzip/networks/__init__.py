@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import lstm, pac, trace
+from . import lstm, pac, patchtst, trace
 
-__all__ = ["lstm", "pac", "trace"]
+__all__ = ["lstm", "pac", "patchtst", "trace"]

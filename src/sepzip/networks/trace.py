@@ -25,7 +25,7 @@ from ..presets import ModelSettings
 from ..semantics import TokenSemantics
 from .base import Front, register
 
-__all__ = ["TRACE", "Linear", "Mixture", "Norm", "Tokens"]
+__all__ = ["TRACE", "Linear", "Mixture", "Norm", "Tokens", "newest_tokens"]
 
 _DEPTH = 2
 """How many times the feed-forward layer is applied."""
@@ -64,14 +64,14 @@ class TRACE:
         normal = self.norm_attention.forward(tape, tokens)
         key_value = self.key_value.forward(tape, normal)  # [lanes * tokens, 2 * width]
         if self.mixture is None:
-            tokens, normal = _newest(tape, tokens, lanes), _newest(tape, normal, lanes)
+            tokens, normal = newest_tokens(tape, tokens, lanes), newest_tokens(tape, normal, lanes)
         query = self.query.forward(tape, normal)
         x = add(tape, tokens, linear_attention(tape, query, key_value, lanes, self.heads))
         for _ in range(_DEPTH):
             x = add(tape, x, self._feed_forward(tape, x))
         if self.mixture is not None:
             # SEP takes the mixture alone; beside the newest token it learns sooner (docs/networks.md).
-            x = add(tape, _newest(tape, x, lanes), self.mixture.forward(tape, x, lanes))
+            x = add(tape, newest_tokens(tape, x, lanes), self.mixture.forward(tape, x, lanes))
         return self.out.forward(tape, x)
 
     def _feed_forward(self, tape: Tape, x: Node) -> Node:
@@ -152,7 +152,7 @@ class Norm:
         return layer_norm(tape, x, self.gain, self.offset)
 
 
-def _newest(tape: Tape, x: Node, lanes: int) -> Node:
+def newest_tokens(tape: Tape, x: Node, lanes: int) -> Node:
     """Return the newest token of each lane, [lanes, width] from [lanes * tokens, width]."""
     width = x.data.shape[1]
     by_lane = x.data.view(lanes, -1, width)
