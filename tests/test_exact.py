@@ -505,6 +505,7 @@ presets_and_lanes = [
 ]
 presets_and_lanes.append((presets.resolve(network="lstm"), 29))
 presets_and_lanes.append((presets.resolve(network="patchtst-small"), 24))
+presets_and_lanes.append((presets.resolve(network="oreo-small"), 24))
 for preset, lanes in presets_and_lanes:
     for block in encode_segment(data, preset.model, lanes, "cpu"):
         print(block.fingerprint, block.payload[:50])

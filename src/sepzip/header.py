@@ -55,6 +55,7 @@ class _Setting:
         return self.networks is None or network in self.networks
 
 
+_LAYERED = frozenset({"lstm", "oreo"})
 _LSTM = frozenset({"lstm"})
 _PAC = frozenset({"pac"})
 _OF_TOKENS = frozenset({"patchtst", "trace"})
@@ -77,7 +78,7 @@ _SETTINGS = {
     16: _Setting("heads", 1, 1024, networks=_OF_TOKENS),
     17: _Setting("tokens", 0, 1024, networks=_OF_TOKENS),
     18: _Setting("mixing", 0, 65536, networks=_OF_TOKENS),
-    30: _Setting("layers", 1, 64, networks=_LSTM),
+    30: _Setting("layers", 1, 64, networks=_LAYERED),
     31: _Setting("beta1", 0, 999_900, networks=_LSTM),
     32: _Setting("beta2", 0, 999_900, networks=_LSTM),
 }

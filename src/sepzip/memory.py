@@ -66,6 +66,19 @@ def _pac_activations(model: ModelSettings) -> int:
     return 4 * values + model.context * model.embedding * 24
 
 
+def _oreo_parameters(model: ModelSettings, lanes: int) -> int:
+    width, hidden = model.width, model.hidden
+    shared = model.layers * (2 * width * hidden + hidden + 5 * width)
+    order = width // model.embedding
+    fusing = 2 * (model.context - model.patch + 1) + 1 if model.semantics else 0
+    return shared + order + fusing + 256 * (width + 1) + 256 * model.embedding
+
+
+def _oreo_activations(model: ModelSettings) -> int:
+    values = model.layers * (9 * model.hidden + 30 * model.width) + 3 * model.hidden
+    return 4 * values + model.context * model.embedding * 24
+
+
 def _trace_parameters(model: ModelSettings, lanes: int) -> int:
     return _token_parameters(model, 3)
 
@@ -138,6 +151,7 @@ class _Network:
 
 _networks = {
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
+    "oreo": _Network(_oreo_parameters, _oreo_activations, lambda model: 0),
     "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
     "patchtst": _Network(_patchtst_parameters, _patchtst_activations, _trace_work),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),

@@ -45,9 +45,9 @@ class ModelSettings:
     Without the SEB they take `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
     width of the layer that mixes them in the end.
 
-    An LSTM has `layers` layers of `hidden` cells each, and is learnt through `context` bytes; `beta1` and
-    `beta2`, in millionths, are what a step of Adam keeps of the two moments. A network that does not use
-    one of these three has its default.
+    OREO has `layers` feed-forward layers. An LSTM has `layers` layers of `hidden` cells each, and is learnt
+    through `context` bytes; `beta1` and `beta2`, in millionths, are what a step of Adam keeps of the two
+    moments. A network that does not use one of these three has its default.
     """
 
     network: str = "pac"
@@ -147,6 +147,9 @@ _PATCHTST_SEMANTIC = replace(
 _PATCHTST_SMALL_PLAIN = replace(_TRACE_SMALL_PLAIN, network="patchtst")
 _PATCHTST_SMALL = replace(_TRACE_SMALL, network="patchtst", embedding=16, positions=0, tokens=4, mixing=16)
 
+_OREO_SEMANTIC = replace(_PAC_SEMANTIC, network="oreo", lane_widths=(), layers=2)
+_OREO_SMALL = replace(_SMALL, network="oreo", lane_widths=(), layers=1)
+
 
 def _without_semantics(model: ModelSettings) -> ModelSettings:
     """Return the model with its SEB left off: the base network takes the newest patch alone."""
@@ -181,6 +184,14 @@ _LSTM_LARGE = replace(
 )
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
+    "oreo": {
+        True: Preset(_OREO_SEMANTIC, lanes=512),
+        False: Preset(_without_semantics(_OREO_SEMANTIC), lanes=512),
+    },
+    "oreo-small": {
+        True: Preset(_OREO_SMALL, lanes=256),
+        False: Preset(_without_semantics(_OREO_SMALL), lanes=256),
+    },
     "pac": {
         True: Preset(_PAC_SEMANTIC, lanes=512),
         False: Preset(_PAC_PLAIN, lanes=512),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import lstm, pac, patchtst, trace
+from . import lstm, oreo, pac, patchtst, trace
 
-__all__ = ["lstm", "pac", "patchtst", "trace"]
+__all__ = ["lstm", "oreo", "pac", "patchtst", "trace"]
