@@ -55,8 +55,8 @@ class _Setting:
         return self.networks is None or network in self.networks
 
 
-_LAYERED = frozenset({"lstm", "oreo"})
-_LSTM = frozenset({"lstm"})
+_LAYERED = frozenset({"decmac", "lstm", "oreo"})
+_LSTM = frozenset({"decmac", "lstm"})
 _PAC = frozenset({"pac"})
 _OF_TOKENS = frozenset({"patchtst", "trace"})
 

@@ -70,8 +70,8 @@ def _oreo_parameters(model: ModelSettings, lanes: int) -> int:
     width, hidden = model.width, model.hidden
     shared = model.layers * (2 * width * hidden + hidden + 5 * width)
     order = width // model.embedding
-    fusing = 2 * (model.context - model.patch + 1) + 1 if model.semantics else 0
-    return shared + order + fusing + 256 * (width + 1) + 256 * model.embedding
+    table = 256 * model.embedding
+    return shared + order + _fusing_parameters(model) + 256 * (width + 1) + table
 
 
 def _oreo_activations(model: ModelSettings) -> int:
@@ -126,18 +126,33 @@ def _patchtst_activations(model: ModelSettings) -> int:
 def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
     layers, hidden, embedding = model.layers, model.hidden, model.embedding
     inputs = layers * (embedding + hidden) + (layers - 1) * hidden
-    return 4 * hidden * (inputs + layers) + 256 * embedding + 256 * (layers * hidden + 1)
+    output = 256 * (layers * hidden + 1)
+    return 4 * hidden * (inputs + layers) + 256 * embedding + output + _fusing_parameters(model)
 
 
 def _lstm_activations(model: ModelSettings) -> int:
     """Numbers for every byte of a lane's context and every cell of every layer, and more in one layer."""
     layers, hidden = model.layers, model.hidden
-    return model.context * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden)
+    places = model.patch if model.semantics else model.context
+    fusing = model.context * model.embedding * 24 if model.semantics else 0
+    return places * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden) + fusing
 
 
 def _lstm_work(model: ModelSettings) -> int:
     """Products that are computed in float64 take the largest matrix in once more, and give as much out."""
     return 16 * 4 * model.hidden * (model.embedding + model.hidden)
+
+
+def _decmac_parameters(model: ModelSettings, lanes: int) -> int:
+    layers, hidden, embedding = model.layers, model.hidden, model.embedding
+    inputs = embedding + (2 * layers - 1) * hidden
+    output = 256 * (hidden + 1)
+    return 4 * hidden * (inputs + layers) + 256 * embedding + output + _fusing_parameters(model)
+
+
+def _fusing_parameters(model: ModelSettings) -> int:
+    """Return the weights with which the SEB makes one patch, but for its table: 0 without the SEB."""
+    return 2 * (model.context - model.patch + 1) + 1 if model.semantics else 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,7 @@ class _Network:
 
 
 _networks = {
+    "decmac": _Network(_decmac_parameters, _lstm_activations, _lstm_work),
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
     "oreo": _Network(_oreo_parameters, _oreo_activations, lambda model: 0),
     "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),

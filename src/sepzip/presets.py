@@ -45,9 +45,10 @@ class ModelSettings:
     Without the SEB they take `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
     width of the layer that mixes them in the end.
 
-    OREO has `layers` feed-forward layers. An LSTM has `layers` layers of `hidden` cells each, and is learnt
-    through `context` bytes; `beta1` and `beta2`, in millionths, are what a step of Adam keeps of the two
-    moments. A network that does not use one of these three has its default.
+    OREO has `layers` feed-forward layers. An LSTM (`lstm`, `decmac`) has `layers` layers of `hidden` cells
+    each, and is learnt through `context` bytes, with the SEB through `patch` places; `beta1` and `beta2`, in
+    millionths, are what a step of Adam keeps of the two moments. A network that does not use one of these
+    three has its default.
     """
 
     network: str = "pac"
@@ -183,6 +184,11 @@ _LSTM_LARGE = replace(
     learning_rate_steps=10_000,
 )
 
+_LSTM_SEMANTIC = replace(_LSTM, semantics=True, context=12, patch=4, stride=4)
+_LSTM_LARGE_SEMANTIC = replace(_LSTM_LARGE, semantics=True, context=45, patch=15, stride=15)
+_DECMAC = replace(_LSTM, network="decmac", hidden=512, layers=1)
+_DECMAC_SEMANTIC = replace(_LSTM_SEMANTIC, network="decmac", hidden=512, layers=1)
+
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "oreo": {
         True: Preset(_OREO_SEMANTIC, lanes=512),
@@ -200,8 +206,22 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
         True: Preset(_SMALL, lanes=256),
         False: Preset(_without_semantics(_SMALL), lanes=256),
     },
-    "lstm": {False: Preset(_LSTM, lanes=128)},
-    "lstm-large": {False: Preset(_LSTM_LARGE, lanes=128)},
+    "lstm": {
+        True: Preset(_LSTM_SEMANTIC, lanes=128),
+        False: Preset(_LSTM, lanes=128),
+    },
+    "lstm-large": {
+        True: Preset(_LSTM_LARGE_SEMANTIC, lanes=128),
+        False: Preset(_LSTM_LARGE, lanes=128),
+    },
+    "decmac": {
+        True: Preset(_DECMAC_SEMANTIC, lanes=128),
+        False: Preset(_DECMAC, lanes=128),
+    },
+    "decmac-small": {
+        True: Preset(replace(_DECMAC_SEMANTIC, hidden=128), lanes=128),
+        False: Preset(replace(_DECMAC, hidden=128), lanes=128),
+    },
     "trace": {
         True: Preset(_TRACE_SEMANTIC, lanes=512),
         False: Preset(_TRACE_PLAIN, lanes=512),

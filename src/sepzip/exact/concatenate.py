@@ -1,4 +1,4 @@
-"""Values side by side, and the last of several."""
+"""Values side by side, one after another, and the last of several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from .tape import Node, Tape
 
-__all__ = ["concatenate", "last_rows"]
+__all__ = ["concatenate", "last_rows", "rows_by_place"]
 
 
 def concatenate(tape: Tape, nodes: list[Node]) -> Node:
@@ -35,6 +35,19 @@ def last_rows(tape: Tape, x: Node, count: int) -> Node:
     def backward() -> None:
         gradient = out.take_gradient()
         x.add_gradient(torch.cat([gradient.new_zeros((earlier, gradient.shape[1])), gradient]))
+
+    tape.record(backward)
+    return out
+
+
+def rows_by_place(tape: Tape, x: Node, size: int) -> Node:
+    """Return x, [lanes, places * size], as [places * lanes, size]: the first place's lanes first."""
+    lanes = x.data.shape[0]
+    out = Node(x.data.view(lanes, -1, size).transpose(0, 1).reshape(-1, size))
+
+    def backward() -> None:
+        gradient = out.take_gradient().view(-1, lanes, size).transpose(0, 1)
+        x.add_gradient(gradient.reshape(lanes, -1))
 
     tape.record(backward)
     return out

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import lstm, oreo, pac, patchtst, trace
+from . import decmac, lstm, oreo, pac, patchtst, trace
 
-__all__ = ["lstm", "oreo", "pac", "patchtst", "trace"]
+__all__ = ["decmac", "lstm", "oreo", "pac", "patchtst", "trace"]

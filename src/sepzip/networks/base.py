@@ -22,7 +22,7 @@ class Front(Protocol):
     """What turns a context into the values that a base network takes."""
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
-        """Return [lanes, width] from context, int64 [bytes, lanes], the oldest byte first."""
+        """Return what the network takes, often [lanes, width]; context int64 [bytes, lanes], oldest first."""
 
 
 class Network(Protocol):
