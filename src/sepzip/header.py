@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from . import outside
 from .errors import CorruptError, NotSepError, TrailingDataError, TruncatedError, UnsupportedError, UsageError
 from .presets import NETWORKS, NUMERICS_VERSION, ModelSettings
 from .wire import ByteSource, varint
@@ -87,13 +88,13 @@ _DEFAULTS = ModelSettings()
 
 
 def known_networks() -> frozenset[str]:
-    """Return the names that a header's network can have."""
+    """Return the names that a header's network can have, but for those of other packages."""
     return frozenset(preset.model.network for presets in NETWORKS.values() for preset in presets.values())
 
 
-def has_semantics(network: str) -> bool:
-    """Return whether the SEB can stand in front of the network."""
-    return any(True in presets and presets[True].model.network == network for presets in NETWORKS.values())
+def is_known(network: str) -> bool:
+    """Return whether a header's network can have this name, here or from another package."""
+    return network in known_networks() or outside.is_installed(network)
 
 
 def encode_header(model: ModelSettings | None) -> bytes:
@@ -186,10 +187,11 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
     if not all(0x21 <= byte <= 0x7E for byte in name):
         raise CorruptError("the network's name is not printable ASCII: the header is damaged")
     network = name.decode("ascii")
-    if network and network not in known_networks():
+    if network and not is_known(network):
         raise UnsupportedError(
-            f"made with network {network!r}; this sepzip knows {', '.join(sorted(known_networks()))}: "
-            "install a newer sepzip"
+            f"made with network {network!r}; this sepzip knows "
+            f"{', '.join(sorted({*known_networks(), *outside.names()}))}: "
+            "install a newer sepzip, or the package that has it"
         )
     fields = _read_settings(source, network)
     if source.position != length:
@@ -204,10 +206,6 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
         elif setting.field not in fields:
             raise CorruptError(f"the header lacks the setting {setting.field}: it is damaged")
     fields["semantics"] = bool(fields["semantics"])
-    if fields["semantics"] and not has_semantics(network):
-        raise UnsupportedError(
-            f"made with the SEB in front of {network}, which is not there yet: install a newer sepzip"
-        )
     model = ModelSettings(network=network, **fields)
     fault = _fault(model)
     if fault:
@@ -249,7 +247,7 @@ def _read_settings(source: ByteSource, network: str) -> dict[str, Any]:
 
 def _fault(model: ModelSettings) -> str | None:
     """Return the first rule of the format that the settings break, in words, or None."""
-    if model.network not in known_networks():
+    if not is_known(model.network):
         return f"network {model.network!r} is unknown"
     for setting in _SETTINGS.values():
         value = getattr(model, setting.field)
@@ -262,8 +260,6 @@ def _fault(model: ModelSettings) -> str | None:
         for number in value if setting.is_list else (value,):
             if not setting.least <= number <= setting.most:
                 return f"{setting.field} is {number}, not within {setting.least} to {setting.most}"
-    if model.semantics and not has_semantics(model.network):
-        return f"the SEB in front of {model.network} is not there yet: pass --no-seb"
     if model.semantics:
         if not 1 <= model.patch <= model.context:
             return f"patch is {model.patch}, not within 1 to the context of {model.context}"

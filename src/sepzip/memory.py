@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import outside
 from .errors import OutOfMemoryError
 from .presets import ModelSettings
 
@@ -39,7 +40,7 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
-    return _networks[model.network].parameters(model, lanes)
+    return _network(model.network).parameters(model, lanes)
 
 
 def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
@@ -47,7 +48,7 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
 
     Four float32 numbers a weight are kept and up to three more are in work at a time.
     """
-    network = _networks[model.network]
+    network = _network(model.network)
     weights = 28 * network.parameters(model, lanes)
     activations = lanes * (network.activations(model) + 4 * 256 * 16)
     return weights + activations + network.work(model) + 4 * size + 32 * _MIB
@@ -172,6 +173,14 @@ _networks = {
     "patchtst": _Network(_patchtst_parameters, _patchtst_activations, _trace_work),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
 }
+
+
+def _network(name: str) -> _Network:
+    """Return what the network of this name takes, where another package brings it, by that package."""
+    if name in _networks:
+        return _networks[name]
+    network = outside.load(name)
+    return _Network(network.parameters, network.activations, lambda model: 0)
 
 
 def available(device: str) -> int | None:

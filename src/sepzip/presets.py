@@ -5,8 +5,10 @@ Imports without torch, so that listing a file needs none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from . import outside
 from .errors import UsageError
 
 __all__ = [
@@ -270,15 +272,20 @@ def resolve(
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it.
+    A network that the SEB cannot stand in front of comes without it. A name that is not in NETWORKS can be
+    that of a network of another package (outside.py).
 
-    Raises UsageError for a level outside 1 to 9, a name that is not in NETWORKS, or lanes or a segment size
-    that the format does not have.
+    Raises UsageError for a level outside 1 to 9, an unknown name, or lanes or a segment size that the format
+    does not have; UnsupportedError for a network of another package that does not load.
     """
     if network is not None:
-        if network not in NETWORKS:
-            raise UsageError(f"unknown network {network!r}: choose one of {', '.join(sorted(NETWORKS))}")
-        presets = NETWORKS[network]
+        if network in NETWORKS:
+            presets: Mapping[bool, Preset] = NETWORKS[network]
+        elif outside.is_installed(network):
+            presets = outside.load(network).presets
+        else:
+            known = ", ".join(sorted({*NETWORKS, *outside.names()}))
+            raise UsageError(f"unknown network {network!r}: choose one of {known}")
         preset = presets[semantics and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level

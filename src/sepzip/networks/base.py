@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .. import outside
 from ..errors import UnsupportedError
 from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
@@ -75,11 +76,21 @@ def kernels_of(name: str) -> Any:
 
 
 def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:
-    """Return the network of these settings with its first weights; UnsupportedError for an unknown name."""
-    if settings.network not in _builders:
-        raise UnsupportedError(f"unknown network {settings.network!r}: install a newer sepzip")
+    """Return the network of these settings with its first weights.
+
+    Raises UnsupportedError for an unknown name, or where the SEB cannot stand in front of the network.
+    """
     parameters = Parameters(device)
     initialiser = Initialiser(settings.seed, device)
-    network = _builders[settings.network](settings, lanes, parameters, initialiser)
+    network = _builder(settings)(settings, lanes, parameters, initialiser)
     parameters.seal()
     return network
+
+
+def _builder(settings: ModelSettings) -> Builder:
+    if settings.network in _builders:
+        return _builders[settings.network]
+    network = outside.load(settings.network)
+    if settings.semantics not in network.presets:
+        raise UnsupportedError(f"the SEB does not go with the network {settings.network!r}: pass --no-seb")
+    return network.build
