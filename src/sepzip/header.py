@@ -58,6 +58,7 @@ class _Setting:
 
 _LAYERED = frozenset({"decmac", "lstm", "oreo"})
 _LSTM = frozenset({"decmac", "lstm"})
+_NNCP = frozenset({"nncp"})
 _PAC = frozenset({"pac"})
 _OF_TOKENS = frozenset({"patchtst", "trace"})
 
@@ -82,6 +83,7 @@ _SETTINGS = {
     30: _Setting("layers", 1, 64, networks=_LAYERED),
     31: _Setting("beta1", 0, 999_900, networks=_LSTM),
     32: _Setting("beta2", 0, 999_900, networks=_LSTM),
+    40: _Setting("update_steps", 1, 1024, networks=_NNCP),
 }
 
 _DEFAULTS = ModelSettings()

@@ -136,7 +136,7 @@ def _lstm_activations(model: ModelSettings) -> int:
     layers, hidden = model.layers, model.hidden
     places = model.patch if model.semantics else model.context
     fusing = model.context * model.embedding * 24 if model.semantics else 0
-    return places * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden) + fusing
+    return places * 4 * (layers * (26 * hidden + 3 * model.embedding) + 40 * hidden) + fusing
 
 
 def _lstm_work(model: ModelSettings) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from .exact.tape import Node, Parameters, Tape
 from .frequencies import Frequencies
 from .networks import base
+from .networks.base import Reviewing
 from .optimizer import Adam
 from .presets import ModelSettings
 
@@ -20,15 +21,20 @@ class Model:
     """Predicts the next byte of every lane, then learns the true ones; the same in both directions.
 
     Everything that changes from step to step is a tensor that keeps its address, so that a step can be
-    captured and replayed.
+    captured and replayed: an exception is what a network does that updates its weights once in several steps.
     """
 
     def __init__(self, settings: ModelSettings, lanes: int, device: torch.device) -> None:
         self._network = base.build(settings, lanes, device)
         self._network.parameters.make_gradients()
-        self._optimizer = Adam(self._network.parameters, settings, lanes)
-        self._context = torch.zeros((settings.context, lanes), dtype=torch.int64, device=device)
+        self._update_steps = settings.update_steps
+        self._optimizer = Adam(self._network.parameters, settings, lanes * self._update_steps)
+        # Room for the context, and for the bytes of an update with the one before them.
+        length = max(settings.context, self._update_steps + 1)
+        self._seen = torch.zeros((length, lanes), dtype=torch.int64, device=device)
+        self._context = self._seen[length - settings.context :]
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
+        self._since_update = 0
         self._tape = Tape()
         self._logits: Node | None = None
         self._frequencies: Frequencies | None = None
@@ -42,16 +48,43 @@ class Model:
         return self._frequencies
 
     def learn(self, symbols: Tensor) -> None:
-        """Take the true bytes, int64 [lanes], of the last prediction, and update the weights by them."""
+        """Take the true bytes, int64 [lanes], of the last prediction, and update the weights by them.
+
+        Where the settings say so, that is done for several steps at once, when the last of them is here.
+        """
         if self._logits is None or self._frequencies is None:
             raise RuntimeError("learn needs a prediction")
-        self._logits.add_gradient(self._frequencies.loss_gradient(symbols))
+        logits, frequencies = self._logits, self._frequencies
         self._logits = self._frequencies = None
+        if self._update_steps == 1:
+            # What the tape holds may read the context, which therefore moves on afterwards.
+            self._update(logits, frequencies.loss_gradient(symbols))
+            self._remember(symbols)
+            return
+        self._remember(symbols)
+        self._since_update += 1
+        if self._since_update == self._update_steps:
+            self._since_update = 0
+            self._review()
+
+    def _review(self) -> None:
+        """Let the network predict all steps since the last update again, and learn from them."""
+        if not isinstance(self._network, Reviewing):
+            raise RuntimeError("the network cannot learn several steps at once")
+        steps = self._update_steps
+        logits = self._network.review(self._tape, self._seen[-steps - 1 : -1])
+        symbols = self._seen[-steps:].t().reshape(-1)
+        self._update(logits, Frequencies(logits.data).loss_gradient(symbols))
+
+    def _update(self, logits: Node, gradient: Tensor) -> None:
+        logits.add_gradient(gradient)
         self._tape.run_backward()
         self._network.parameters.end_step()
         self._optimizer.update(self._steps)
         self._steps.add_(1)
-        self._context.copy_(torch.cat([self._context[1:], symbols.unsqueeze(0)]))
+
+    def _remember(self, symbols: Tensor) -> None:
+        self._seen.copy_(torch.cat([self._seen[1:], symbols.unsqueeze(0)]))
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""

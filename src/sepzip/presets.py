@@ -51,6 +51,9 @@ class ModelSettings:
     each, and is learnt through `context` bytes, with the SEB through `patch` places; `beta1` and `beta2`, in
     millionths, are what a step of Adam keeps of the two moments. A network that does not use one of these
     three has its default.
+
+    The Transformer of NNCP attends to `context` bytes before those of its update, and updates its weights
+    once in `update_steps` steps.
     """
 
     network: str = "pac"
@@ -72,6 +75,7 @@ class ModelSettings:
     seed: int = 0
     lanes_per_coder: int = 8
     layers: int = 0
+    update_steps: int = 1
     beta1: int = 900_000
     beta2: int = 999_000
 

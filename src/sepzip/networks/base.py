@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 
-__all__ = ["Front", "Kernels", "Network", "build", "has_kernels", "kernels_of", "register"]
+__all__ = ["Front", "Kernels", "Network", "Reviewing", "build", "has_kernels", "kernels_of", "register"]
 
 
 class Front(Protocol):
@@ -36,6 +36,17 @@ class Network(Protocol):
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
         """Return logits [lanes, 256] of the next byte; called once a step, in order."""
+
+
+@runtime_checkable
+class Reviewing(Network, Protocol):
+    """A network that learns `update_steps` steps at once; `forward` then records nothing on its tape."""
+
+    def review(self, tape: Tape, symbols: Tensor) -> Node:
+        """Return logits [lanes * steps, 256] of the bytes after `symbols`, int64 [steps, lanes], afresh.
+
+        Called when all steps of an update have passed, with the bytes that `forward` saw as the newest ones.
+        """
 
 
 Builder = Callable[[ModelSettings, int, Parameters, Initialiser], Network]
