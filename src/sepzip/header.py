@@ -56,8 +56,8 @@ class _Setting:
         return self.networks is None or network in self.networks
 
 
-_LAYERED = frozenset({"decmac", "lstm", "oreo"})
-_LSTM = frozenset({"decmac", "lstm"})
+_BETAS = frozenset({"decmac", "lstm", "nncp"})
+_LAYERED = frozenset({"decmac", "lstm", "nncp", "oreo"})
 _NNCP = frozenset({"nncp"})
 _PAC = frozenset({"pac"})
 _OF_TOKENS = frozenset({"patchtst", "trace"})
@@ -77,12 +77,12 @@ _SETTINGS = {
     13: _Setting("learning_rate_steps", 1, 10_000),
     14: _Setting("positions", 0, 1024, networks=_OF_TOKENS),
     15: _Setting("token", 0, 4096, networks=_OF_TOKENS),
-    16: _Setting("heads", 1, 1024, networks=_OF_TOKENS),
+    16: _Setting("heads", 1, 1024, networks=_OF_TOKENS | _NNCP),
     17: _Setting("tokens", 0, 1024, networks=_OF_TOKENS),
     18: _Setting("mixing", 0, 65536, networks=_OF_TOKENS),
     30: _Setting("layers", 1, 64, networks=_LAYERED),
-    31: _Setting("beta1", 0, 999_900, networks=_LSTM),
-    32: _Setting("beta2", 0, 999_900, networks=_LSTM),
+    31: _Setting("beta1", 0, 999_900, networks=_BETAS),
+    32: _Setting("beta2", 0, 999_900, networks=_BETAS),
     40: _Setting("update_steps", 1, 1024, networks=_NNCP),
 }
 
@@ -274,7 +274,22 @@ def _fault(model: ModelSettings) -> str | None:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
     if any(width > model.width for width in model.lane_widths):
         return f"lane_widths go above the width of {model.width}"
+    if model.network in _NNCP:
+        return _nncp_fault(model)
     return _token_fault(model) if model.network in _OF_TOKENS else None
+
+
+def _nncp_fault(model: ModelSettings) -> str | None:
+    """Return the first rule that settings of nncp break, in words, or None."""
+    if model.semantics and model.patch != 1:
+        return f"patch is {model.patch}, and in nncp patches are single bytes"
+    if model.embedding % model.heads:
+        return f"the embedding of {model.embedding} is not a multiple of heads, {model.heads}"
+    tokens = model.context + model.update_steps
+    # Within it, the sums of attention's backward pass stay below 2^53.
+    if tokens * model.embedding > _MOST_WIDTH:
+        return f"{tokens} tokens of {model.embedding} values are more than {_MOST_WIDTH} values"
+    return None
 
 
 def _token_fault(model: ModelSettings) -> str | None:

@@ -151,6 +151,24 @@ def _decmac_parameters(model: ModelSettings, lanes: int) -> int:
     return 4 * hidden * (inputs + layers) + 256 * embedding + output + _fusing_parameters(model)
 
 
+def _nncp_parameters(model: ModelSettings, lanes: int) -> int:
+    width, hidden = model.embedding, model.hidden
+    attention = 4 * (width * width + width) + (model.context + model.update_steps) * width
+    layer = attention + 2 * width * hidden + hidden + width + 4 * width
+    output = 2 * width + 256 * (width + 1)
+    return model.layers * layer + 256 * width + output + _fusing_parameters(model)
+
+
+def _nncp_activations(model: ModelSettings) -> int:
+    """Per lane: what an update's layers hold of its bytes, of what they see, and of each pair of the two."""
+    width, steps = model.embedding, model.update_steps
+    tokens = model.context + steps
+    pairs = 10 * model.heads * steps * tokens
+    a_layer = steps * (20 * width + 6 * model.hidden) + 16 * tokens * width + pairs
+    fusing = tokens * width * 24 if model.semantics else 0
+    return 4 * (model.layers * a_layer + steps * 4 * 256 * 10) + fusing
+
+
 def _fusing_parameters(model: ModelSettings) -> int:
     """Return the weights with which the SEB makes one patch, but for its table: 0 without the SEB."""
     return 2 * (model.context - model.patch + 1) + 1 if model.semantics else 0
@@ -168,6 +186,7 @@ class _Network:
 _networks = {
     "decmac": _Network(_decmac_parameters, _lstm_activations, _lstm_work),
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
+    "nncp": _Network(_nncp_parameters, _nncp_activations, lambda model: 0),
     "oreo": _Network(_oreo_parameters, _oreo_activations, lambda model: 0),
     "pac": _Network(_pac_parameters, _pac_activations, lambda model: 0),
     "patchtst": _Network(_patchtst_parameters, _patchtst_activations, _trace_work),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .errors import UsageError
 from .exact.tape import Node, Parameters, Tape
 from .frequencies import Frequencies
 from .networks import base
@@ -28,11 +29,13 @@ class Model:
         self._network = base.build(settings, lanes, device)
         self._network.parameters.make_gradients()
         self._update_steps = settings.update_steps
+        if self._update_steps > 1 and not isinstance(self._network, Reviewing):
+            raise UsageError(f"{settings.network} cannot learn several steps at once: set update_steps to 1")
         self._optimizer = Adam(self._network.parameters, settings, lanes * self._update_steps)
-        # Room for the context, and for the bytes of an update with the one before them.
-        length = max(settings.context, self._update_steps + 1)
+        # The bytes of an update, and the context of the first of them.
+        length = settings.context + self._update_steps
         self._seen = torch.zeros((length, lanes), dtype=torch.int64, device=device)
-        self._context = self._seen[length - settings.context :]
+        self._context = self._seen[self._update_steps :]
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
         self._since_update = 0
         self._tape = Tape()
@@ -56,7 +59,7 @@ class Model:
             raise RuntimeError("learn needs a prediction")
         logits, frequencies = self._logits, self._frequencies
         self._logits = self._frequencies = None
-        if self._update_steps == 1:
+        if not isinstance(self._network, Reviewing):
             # What the tape holds may read the context, which therefore moves on afterwards.
             self._update(logits, frequencies.loss_gradient(symbols))
             self._remember(symbols)
@@ -65,14 +68,12 @@ class Model:
         self._since_update += 1
         if self._since_update == self._update_steps:
             self._since_update = 0
-            self._review()
+            self._review(self._network)
 
-    def _review(self) -> None:
+    def _review(self, network: Reviewing) -> None:
         """Let the network predict all steps since the last update again, and learn from them."""
-        if not isinstance(self._network, Reviewing):
-            raise RuntimeError("the network cannot learn several steps at once")
         steps = self._update_steps
-        logits = self._network.review(self._tape, self._seen[-steps - 1 : -1])
+        logits = network.review(self._tape, self._seen[:-1])
         symbols = self._seen[-steps:].t().reshape(-1)
         self._update(logits, Frequencies(logits.data).loss_gradient(symbols))
 

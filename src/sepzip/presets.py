@@ -195,6 +195,32 @@ _LSTM_LARGE_SEMANTIC = replace(_LSTM_LARGE, semantics=True, context=45, patch=15
 _DECMAC = replace(_LSTM, network="decmac", hidden=512, layers=1)
 _DECMAC_SEMANTIC = replace(_LSTM_SEMANTIC, network="decmac", hidden=512, layers=1)
 
+_NNCP = replace(
+    _LSTM,
+    network="nncp",
+    context=32,
+    embedding=256,
+    heads=8,
+    hidden=512,
+    layers=4,
+    update_steps=32,
+    learning_rate=300,
+    learning_rate_last=100,
+    learning_rate_steps=10_000,
+)
+_NNCP_SMALL = replace(
+    _NNCP,
+    context=16,
+    embedding=64,
+    heads=4,
+    hidden=256,
+    layers=2,
+    update_steps=4,
+    learning_rate=6000,
+    learning_rate_last=1000,
+    learning_rate_steps=1000,
+)
+
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "oreo": {
         True: Preset(_OREO_SEMANTIC, lanes=512),
@@ -219,6 +245,14 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
     "lstm-large": {
         True: Preset(_LSTM_LARGE_SEMANTIC, lanes=128),
         False: Preset(_LSTM_LARGE, lanes=128),
+    },
+    "nncp": {
+        True: Preset(replace(_NNCP, semantics=True, patch=1, stride=8), lanes=32),
+        False: Preset(_NNCP, lanes=32),
+    },
+    "nncp-small": {
+        True: Preset(replace(_NNCP_SMALL, semantics=True, patch=1, stride=4), lanes=64),
+        False: Preset(_NNCP_SMALL, lanes=64),
     },
     "decmac": {
         True: Preset(_DECMAC_SEMANTIC, lanes=128),

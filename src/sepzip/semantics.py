@@ -48,9 +48,13 @@ class SemanticsEnhancement:
         self.kept = _kept(patches, settings.stride, device)
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
-        """Return [lanes, patch * embedding] from context, int64 [bytes, lanes]."""
+        """Return [lanes, patch * embedding] from context, int64 [bytes, lanes].
+
+        Of more bytes than the settings' context come as many more places, each the same sum of bytes.
+        """
         weight = self._masked_weight(tape)
-        fused = fuse_patches(tape, self.table, context, weight, self.bias, self.patch)
+        places = len(context) - len(weight.data) + 1
+        fused = fuse_patches(tape, self.table, context, weight, self.bias, places)
         return gelu(tape, fused)
 
     def _masked_weight(self, tape: Tape) -> Node:

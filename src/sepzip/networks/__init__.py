@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import decmac, lstm, oreo, pac, patchtst, trace
+from . import decmac, lstm, nncp, oreo, pac, patchtst, trace
 
-__all__ = ["decmac", "lstm", "oreo", "pac", "patchtst", "trace"]
+__all__ = ["decmac", "lstm", "nncp", "oreo", "pac", "patchtst", "trace"]

@@ -43,9 +43,9 @@ class Reviewing(Network, Protocol):
     """A network that learns `update_steps` steps at once; `forward` then records nothing on its tape."""
 
     def review(self, tape: Tape, symbols: Tensor) -> Node:
-        """Return logits [lanes * steps, 256] of the bytes after `symbols`, int64 [steps, lanes], afresh.
+        """Return logits [lanes * steps, 256] of the bytes of an update, afresh, when its steps have passed.
 
-        Called when all steps of an update have passed, with the bytes that `forward` saw as the newest ones.
+        symbols, int64 [context + steps - 1, lanes], are all that `forward` saw in these steps.
         """
 
 
