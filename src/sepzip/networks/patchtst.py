@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..exact.add import add
 from ..exact.batch_norm import BatchStatistics, batch_norm
+from ..exact.concatenate import newest_rows
 from ..exact.gelu import gelu
 from ..exact.initialise import Initialiser
 from ..exact.softmax_attention import softmax_attention
@@ -19,7 +20,7 @@ from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 from ..semantics import SHARPNESS, TokenSemantics
 from .base import Front, register
-from .trace import Linear, Mixture, Tokens, newest_tokens
+from .trace import Linear, Mixture, Tokens
 
 __all__ = ["BatchNorm", "PatchTST"]
 
@@ -59,7 +60,7 @@ class PatchTST:
         x = self.front.forward(tape, context)  # [lanes * tokens, width]
         x = self.norm_attention.forward(tape, add(tape, x, self._attention(tape, x, lanes)))
         x = self.norm_hidden.forward(tape, add(tape, x, self._feed_forward(tape, x)))
-        newest = newest_tokens(tape, x, lanes)  # [lanes, width]
+        newest = newest_rows(tape, x, lanes, 1)  # [lanes, width]
         if self.mixture is not None:
             # SEP takes the mixture alone; beside the newest token it learns sooner (docs/networks.md).
             newest = add(tape, newest, self.mixture.forward(tape, x, lanes))
