@@ -16,7 +16,7 @@ try: .venv/installed
 # Threads that wait must not spin: beside another busy process they would starve each other.
 test: export OMP_WAIT_POLICY = passive
 test: .venv/installed-for-tests
-	.venv/bin/ruff check src tests bench
+	.venv/bin/ruff check src tests bench examples
 	.venv/bin/mypy
 	.venv/bin/pytest
 

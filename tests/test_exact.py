@@ -503,7 +503,8 @@ presets_and_lanes = [
     for semantics in (True, False)
     for level, network, lanes in ((1, None, 24), (4, None, 37), (None, "trace-small", 24))
 ]
-presets_and_lanes.append((presets.resolve(network="lstm"), 29))
+for network in ("lstm", "decmac-small", "nncp-small", "oreo-small", "patchtst-small"):
+    presets_and_lanes.append((presets.resolve(network=network), 75))
 for preset, lanes in presets_and_lanes:
     for block in encode_segment(data, preset.model, lanes, "cpu"):
         print(block.fingerprint, block.payload[:50])

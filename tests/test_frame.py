@@ -25,7 +25,7 @@ from sepzip.errors import (
     UsageError,
 )
 from sepzip.frame import CodedBlock, FrameReader, FrameWriter, read_summary
-from sepzip.presets import LEVELS, NETWORKS, ModelSettings, resolve
+from sepzip.presets import LEVELS, NETWORKS, ModelSettings
 from sepzip.wire import ByteSource, varint
 
 BLOCKS = [CodedBlock(20, 0xDEADBEEF, b"A" * 9), CodedBlock(5, 7, b"B" * 30)]
@@ -237,7 +237,7 @@ def test_settings_that_the_format_cannot_hold_are_refused_both_ways(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"semantics": True, "patch": 2, "stride": 1},
+        {"patch": 2, "stride": 1},
         {"layers": 0},
         {"layers": 65},
         {"beta1": 999_901},
@@ -247,7 +247,7 @@ def test_settings_that_the_format_cannot_hold_are_refused_both_ways(
 def test_settings_of_an_lstm_are_refused_both_ways(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused_both_ways(replace(TINY_LSTM, **changes), "semantics" in changes, monkeypatch)
+    refused_both_ways(replace(TINY_LSTM, **changes), False, monkeypatch)
 
 
 def refused_both_ways(model: ModelSettings, newer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,12 +270,6 @@ def test_settings_that_a_network_does_not_use_keep_their_defaults(changes: dict[
 def test_an_lstm_has_no_layers_of_a_lane() -> None:
     with pytest.raises(UsageError, match=r"lane_widths is .* which lstm does not have"):
         FrameWriter(io.BytesIO(), replace(TINY_LSTM, lane_widths=(4,)))
-
-
-def test_the_seb_is_not_in_front_of_an_lstm() -> None:
-    assert resolve(network="lstm").model == resolve(network="lstm", semantics=False).model
-    with pytest.raises(UsageError, match="the SEB in front of lstm is not there yet: pass --no-seb"):
-        FrameWriter(io.BytesIO(), replace(TINY_LSTM, semantics=True))
 
 
 BODY = craft.settings_body(TINY)

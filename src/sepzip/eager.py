@@ -1,6 +1,7 @@
 """A segment's steps as the operations are written: on a CPU, and wherever a network has no kernels.
 
-On CUDA the step is one captured graph, and each of its operations a kernel of its own.
+On CUDA the step is one captured graph, and each of its operations a kernel of its own. The steps of a network
+that updates its weights once in several are not alike, and are not captured.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ Tick = Callable[[], None]
 
 
 class _Stepper:
-    """Runs a step again and again; on CUDA as one captured graph."""
+    """Runs a step again and again; on CUDA, where all steps are alike, as one captured graph."""
 
-    def __init__(self, step: Callable[[], None], device: torch.device, tick: Tick | None) -> None:
+    def __init__(
+        self, step: Callable[[], None], device: torch.device, tick: Tick | None, alike: bool
+    ) -> None:
         self._step = step
         self._tick = tick
         self._device = device
+        self._captures = alike and device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0
 
@@ -45,7 +49,7 @@ class _Stepper:
         for _ in range(steps):
             if self._tick is not None:
                 self._tick()
-            if self._device.type != "cuda":
+            if not self._captures:
                 self._step()
             elif self._graph is not None:
                 self._graph.replay()
@@ -71,7 +75,7 @@ class EagerEncoding:
     ) -> None:
         self._model = Model(model, lanes, device)
         self._profile = profile or Profile()
-        self._stepper = _Stepper(self._step, device, tick)
+        self._stepper = _Stepper(self._step, device, tick, model.update_steps == 1)
         self._encoder = BlockEncoder(lanes, model.lanes_per_coder)
         shape = (CHUNK_STEPS, lanes)
         self._symbols = torch.zeros(shape, dtype=torch.int64, device=device)

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from . import outside
 from .errors import CorruptError, NotSepError, TrailingDataError, TruncatedError, UnsupportedError, UsageError
 from .presets import NETWORKS, NUMERICS_VERSION, ModelSettings
 from .wire import ByteSource, varint
@@ -56,10 +57,12 @@ class _Setting:
         return network in self.networks if self.networks is not None else network not in _MEMORY
 
 
-_LSTM = frozenset({"lstm"})
+_BETAS = frozenset({"decmac", "lstm", "nncp"})
+_LAYERED = frozenset({"decmac", "lstm", "nncp", "oreo"})
+_NNCP = frozenset({"nncp"})
 _MEMORY = frozenset({"recall"})
 _PAC = frozenset({"pac"})
-_TRACE = frozenset({"trace"})
+_OF_TOKENS = frozenset({"patchtst", "trace"})
 
 _SETTINGS = {
     1: _Setting("semantics", 0, 1),
@@ -74,29 +77,30 @@ _SETTINGS = {
     10: _Setting("lanes_per_coder", 1, 64),
     12: _Setting("learning_rate_last", 1, 1_000_000),
     13: _Setting("learning_rate_steps", 1, 10_000),
-    14: _Setting("positions", 0, 1024, networks=_TRACE),
-    15: _Setting("token", 0, 4096, networks=_TRACE),
-    16: _Setting("heads", 1, 1024, networks=_TRACE),
-    17: _Setting("tokens", 0, 1024, networks=_TRACE),
-    18: _Setting("mixing", 0, 65536, networks=_TRACE),
+    14: _Setting("positions", 0, 1024, networks=_OF_TOKENS),
+    15: _Setting("token", 0, 4096, networks=_OF_TOKENS),
+    16: _Setting("heads", 1, 1024, networks=_OF_TOKENS | _NNCP),
+    17: _Setting("tokens", 0, 1024, networks=_OF_TOKENS),
+    18: _Setting("mixing", 0, 65536, networks=_OF_TOKENS),
     20: _Setting("contexts", 1, 26, networks=_MEMORY),
     21: _Setting("table_bits", 12, 28, networks=_MEMORY),
-    30: _Setting("layers", 1, 64, networks=_LSTM),
-    31: _Setting("beta1", 0, 999_900, networks=_LSTM),
-    32: _Setting("beta2", 0, 999_900, networks=_LSTM),
+    30: _Setting("layers", 1, 64, networks=_LAYERED),
+    31: _Setting("beta1", 0, 999_900, networks=_BETAS),
+    32: _Setting("beta2", 0, 999_900, networks=_BETAS),
+    40: _Setting("update_steps", 1, 1024, networks=_NNCP),
 }
 
 _DEFAULTS = ModelSettings(semantics=False, patch=0, stride=0)
 
 
 def known_networks() -> frozenset[str]:
-    """Return the names that a header's network can have."""
+    """Return the names that a header's network can have, but for those of other packages."""
     return frozenset(preset.model.network for presets in NETWORKS.values() for preset in presets.values())
 
 
-def has_semantics(network: str) -> bool:
-    """Return whether the SEB can stand in front of the network."""
-    return any(True in presets and presets[True].model.network == network for presets in NETWORKS.values())
+def is_known(network: str) -> bool:
+    """Return whether a header's network can have this name, here or from another package."""
+    return network in known_networks() or outside.is_installed(network)
 
 
 def encode_header(model: ModelSettings | None) -> bytes:
@@ -189,10 +193,11 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
     if not all(0x21 <= byte <= 0x7E for byte in name):
         raise CorruptError("the network's name is not printable ASCII: the header is damaged")
     network = name.decode("ascii")
-    if network and network not in known_networks():
+    if network and not is_known(network):
         raise UnsupportedError(
-            f"made with network {network!r}; this sepzip knows {', '.join(sorted(known_networks()))}: "
-            "install a newer sepzip"
+            f"made with network {network!r}; this sepzip knows "
+            f"{', '.join(sorted({*known_networks(), *outside.names()}))}: "
+            "install a newer sepzip, or the package that has it"
         )
     fields = _read_settings(source, network)
     if source.position != length:
@@ -207,10 +212,6 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
         elif setting.field not in fields:
             raise CorruptError(f"the header lacks the setting {setting.field}: it is damaged")
     fields["semantics"] = bool(fields["semantics"])
-    if fields["semantics"] and not has_semantics(network):
-        raise UnsupportedError(
-            f"made with the SEB in front of {network}, which is not there yet: install a newer sepzip"
-        )
     model = ModelSettings(network=network, **fields)
     fault = _fault(model)
     if fault:
@@ -252,7 +253,7 @@ def _read_settings(source: ByteSource, network: str) -> dict[str, Any]:
 
 def _fault(model: ModelSettings) -> str | None:
     """Return the first rule of the format that the settings break, in words, or None."""
-    if model.network not in known_networks():
+    if not is_known(model.network):
         return f"network {model.network!r} is unknown"
     for setting in _SETTINGS.values():
         value = getattr(model, setting.field)
@@ -265,8 +266,6 @@ def _fault(model: ModelSettings) -> str | None:
         for number in value if setting.is_list else (value,):
             if not setting.least <= number <= setting.most:
                 return f"{setting.field} is {number}, not within {setting.least} to {setting.most}"
-    if model.semantics and not has_semantics(model.network):
-        return f"the SEB in front of {model.network} is not there yet: pass --no-seb"
     if model.semantics:
         if not 1 <= model.patch <= model.context:
             return f"patch is {model.patch}, not within 1 to the context of {model.context}"
@@ -279,7 +278,22 @@ def _fault(model: ModelSettings) -> str | None:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
     if any(width > model.width for width in model.lane_widths):
         return f"lane_widths go above the width of {model.width}"
-    return _token_fault(model) if model.network in _TRACE else None
+    if model.network in _NNCP:
+        return _nncp_fault(model)
+    return _token_fault(model) if model.network in _OF_TOKENS else None
+
+
+def _nncp_fault(model: ModelSettings) -> str | None:
+    """Return the first rule that settings of nncp break, in words, or None."""
+    if model.semantics and model.patch != 1:
+        return f"patch is {model.patch}, and in nncp patches are single bytes"
+    if model.embedding % model.heads:
+        return f"the embedding of {model.embedding} is not a multiple of heads, {model.heads}"
+    tokens = model.context + model.update_steps
+    # Within it, the sums of attention's backward pass stay below 2^53.
+    if tokens * model.embedding > _MOST_WIDTH:
+        return f"{tokens} tokens of {model.embedding} values are more than {_MOST_WIDTH} values"
+    return None
 
 
 def _token_fault(model: ModelSettings) -> str | None:

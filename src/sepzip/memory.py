@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from . import outside
 from .errors import OutOfMemoryError
 from .presets import ModelSettings
 
@@ -43,7 +44,7 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
-    return _networks[model.network].parameters(model, lanes)
+    return _network(model.network).parameters(model, lanes)
 
 
 def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
@@ -51,7 +52,7 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
 
     Four float32 numbers a weight are kept and up to three more are in work at a time.
     """
-    network = _networks[model.network]
+    network = _network(model.network)
     weights = 28 * network.parameters(model, lanes)
     activations = lanes * (network.activations(model) + 4 * 256 * 16)
     return weights + activations + network.work(model, size) + 4 * size + 32 * _MIB
@@ -70,9 +71,27 @@ def _pac_activations(model: ModelSettings) -> int:
     return 4 * values + model.context * model.embedding * 24
 
 
-def _trace_parameters(model: ModelSettings, lanes: int) -> int:
+def _oreo_parameters(model: ModelSettings, lanes: int) -> int:
     width, hidden = model.width, model.hidden
-    attention = 3 * (width * width + width)
+    shared = model.layers * (2 * width * hidden + hidden + 5 * width)
+    order = width // model.embedding
+    table = 256 * model.embedding
+    return shared + order + _fusing_parameters(model) + 256 * (width + 1) + table
+
+
+def _oreo_activations(model: ModelSettings) -> int:
+    values = model.layers * (9 * model.hidden + 30 * model.width) + 3 * model.hidden
+    return 4 * values + model.context * model.embedding * 24
+
+
+def _trace_parameters(model: ModelSettings, lanes: int) -> int:
+    return _token_parameters(model, 3)
+
+
+def _token_parameters(model: ModelSettings, projections: int) -> int:
+    """Two normalisations, an attention of so many square matrices, a feed-forward layer, and the front."""
+    width, hidden = model.width, model.hidden
+    attention = projections * (width * width + width)
     feed_forward = 2 * width * hidden + hidden + width
     shared = 256 * model.embedding + 4 * width + attention + feed_forward + 256 * (width + 1)
     if not model.semantics:
@@ -96,21 +115,67 @@ def _trace_work(model: ModelSettings, size: int) -> int:
     return 40 * (model.context + model.patch) * model.tokens * model.width
 
 
+def _patchtst_parameters(model: ModelSettings, lanes: int) -> int:
+    return _token_parameters(model, 4)
+
+
+def _patchtst_activations(model: ModelSettings) -> int:
+    """Per lane: what the layers hold of every token, since all attend, and of every pair of tokens."""
+    width = model.width
+    tokens = model.tokens if model.semantics else model.context // model.token
+    pairs = 16 * model.heads * tokens * tokens
+    values = tokens * (60 * width + 14 * model.hidden) + pairs + 12 * width * model.mixing
+    return 4 * values + model.context * (model.embedding + model.positions) * 40
+
+
 def _lstm_parameters(model: ModelSettings, lanes: int) -> int:
     layers, hidden, embedding = model.layers, model.hidden, model.embedding
     inputs = layers * (embedding + hidden) + (layers - 1) * hidden
-    return 4 * hidden * (inputs + layers) + 256 * embedding + 256 * (layers * hidden + 1)
+    output = 256 * (layers * hidden + 1)
+    return 4 * hidden * (inputs + layers) + 256 * embedding + output + _fusing_parameters(model)
 
 
 def _lstm_activations(model: ModelSettings) -> int:
     """Numbers for every byte of a lane's context and every cell of every layer, and more in one layer."""
     layers, hidden = model.layers, model.hidden
-    return model.context * 4 * (layers * (26 * hidden + 3 * model.embedding) + 24 * hidden)
+    places = model.patch if model.semantics else model.context
+    fusing = model.context * model.embedding * 24 if model.semantics else 0
+    return places * 4 * (layers * (26 * hidden + 3 * model.embedding) + 40 * hidden) + fusing
 
 
 def _lstm_work(model: ModelSettings, size: int) -> int:
     """Products that are computed in float64 take the largest matrix in once more, and give as much out."""
     return 16 * 4 * model.hidden * (model.embedding + model.hidden)
+
+
+def _decmac_parameters(model: ModelSettings, lanes: int) -> int:
+    layers, hidden, embedding = model.layers, model.hidden, model.embedding
+    inputs = embedding + (2 * layers - 1) * hidden
+    output = 256 * (hidden + 1)
+    return 4 * hidden * (inputs + layers) + 256 * embedding + output + _fusing_parameters(model)
+
+
+def _nncp_parameters(model: ModelSettings, lanes: int) -> int:
+    width, hidden = model.embedding, model.hidden
+    attention = 4 * (width * width + width) + (model.context + model.update_steps) * width
+    layer = attention + 2 * width * hidden + hidden + width + 4 * width
+    output = 2 * width + 256 * (width + 1)
+    return model.layers * layer + 256 * width + output + _fusing_parameters(model)
+
+
+def _nncp_activations(model: ModelSettings) -> int:
+    """Per lane: what an update's layers hold of its bytes, of what they see, and of each pair of the two."""
+    width, steps = model.embedding, model.update_steps
+    tokens = model.context + steps
+    pairs = 10 * model.heads * steps * tokens
+    a_layer = steps * (20 * width + 6 * model.hidden) + 16 * tokens * width + pairs
+    fusing = tokens * width * 24 if model.semantics else 0
+    return 4 * (model.layers * a_layer + steps * 4 * 256 * 10) + fusing
+
+
+def _fusing_parameters(model: ModelSettings) -> int:
+    """Return the weights with which the SEB makes one patch, but for its table: 0 without the SEB."""
+    return 2 * (model.context - model.patch + 1) + 1 if model.semantics else 0
 
 
 @dataclass(frozen=True)
@@ -132,12 +197,28 @@ def _recall_work(model: ModelSettings, size: int) -> int:
     return 4 * (model.contexts << table_bits(model, size)) + 80 * _MIB
 
 
+def _no_work(model: ModelSettings, size: int) -> int:
+    return 0
+
+
 _networks = {
-    "recall": _Network(lambda model, lanes: 0, lambda model: 8192, _recall_work),
+    "decmac": _Network(_decmac_parameters, _lstm_activations, _lstm_work),
     "lstm": _Network(_lstm_parameters, _lstm_activations, _lstm_work),
-    "pac": _Network(_pac_parameters, _pac_activations, lambda model, size: 0),
+    "nncp": _Network(_nncp_parameters, _nncp_activations, _no_work),
+    "oreo": _Network(_oreo_parameters, _oreo_activations, _no_work),
+    "pac": _Network(_pac_parameters, _pac_activations, _no_work),
+    "patchtst": _Network(_patchtst_parameters, _patchtst_activations, _trace_work),
+    "recall": _Network(lambda model, lanes: 0, lambda model: 8192, _recall_work),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
 }
+
+
+def _network(name: str) -> _Network:
+    """Return what the network of this name takes, where another package brings it, by that package."""
+    if name in _networks:
+        return _networks[name]
+    network = outside.load(name)
+    return _Network(network.parameters, network.activations, _no_work)
 
 
 def available(device: str) -> int | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .errors import UsageError
 from .exact.tape import Node, Parameters, Tape
 from .frequencies import Frequencies
 from .networks import base
+from .networks.base import Reviewing
 from .optimizer import Adam
 from .presets import ModelSettings
 
@@ -20,15 +22,22 @@ class Model:
     """Predicts the next byte of every lane, then learns the true ones; the same in both directions.
 
     Everything that changes from step to step is a tensor that keeps its address, so that a step can be
-    captured and replayed.
+    captured and replayed: an exception is what a network does that updates its weights once in several steps.
     """
 
     def __init__(self, settings: ModelSettings, lanes: int, device: torch.device) -> None:
         self._network = base.build(settings, lanes, device)
         self._network.parameters.make_gradients()
-        self._optimizer = Adam(self._network.parameters, settings, lanes)
-        self._context = torch.zeros((settings.context, lanes), dtype=torch.int64, device=device)
+        self._update_steps = settings.update_steps
+        if self._update_steps > 1 and not isinstance(self._network, Reviewing):
+            raise UsageError(f"{settings.network} cannot learn several steps at once: set update_steps to 1")
+        self._optimizer = Adam(self._network.parameters, settings, lanes * self._update_steps)
+        # The bytes of an update, and the context of the first of them.
+        length = settings.context + self._update_steps
+        self._seen = torch.zeros((length, lanes), dtype=torch.int64, device=device)
+        self._context = self._seen[self._update_steps :]
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
+        self._since_update = 0
         self._tape = Tape()
         self._logits: Node | None = None
         self._frequencies: Frequencies | None = None
@@ -42,16 +51,41 @@ class Model:
         return self._frequencies
 
     def learn(self, symbols: Tensor) -> None:
-        """Take the true bytes, int64 [lanes], of the last prediction, and update the weights by them."""
+        """Take the true bytes, int64 [lanes], of the last prediction, and update the weights by them.
+
+        Where the settings say so, that is done for several steps at once, when the last of them is here.
+        """
         if self._logits is None or self._frequencies is None:
             raise RuntimeError("learn needs a prediction")
-        self._logits.add_gradient(self._frequencies.loss_gradient(symbols))
+        logits, frequencies = self._logits, self._frequencies
         self._logits = self._frequencies = None
+        if not isinstance(self._network, Reviewing):
+            # What the tape holds may read the context, which therefore moves on afterwards.
+            self._update(logits, frequencies.loss_gradient(symbols))
+            self._remember(symbols)
+            return
+        self._remember(symbols)
+        self._since_update += 1
+        if self._since_update == self._update_steps:
+            self._since_update = 0
+            self._review(self._network)
+
+    def _review(self, network: Reviewing) -> None:
+        """Let the network predict all steps since the last update again, and learn from them."""
+        steps = self._update_steps
+        logits = network.review(self._tape, self._seen[:-1])
+        symbols = self._seen[-steps:].t().reshape(-1)
+        self._update(logits, Frequencies(logits.data).loss_gradient(symbols))
+
+    def _update(self, logits: Node, gradient: Tensor) -> None:
+        logits.add_gradient(gradient)
         self._tape.run_backward()
         self._network.parameters.end_step()
         self._optimizer.update(self._steps)
         self._steps.add_(1)
-        self._context.copy_(torch.cat([self._context[1:], symbols.unsqueeze(0)]))
+
+    def _remember(self, symbols: Tensor) -> None:
+        self._seen.copy_(torch.cat([self._seen[1:], symbols.unsqueeze(0)]))
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""

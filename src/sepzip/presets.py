@@ -5,8 +5,10 @@ Imports without torch, so that listing a file needs none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from . import outside
 from .errors import UsageError
 
 __all__ = [
@@ -44,14 +46,18 @@ class ModelSettings:
     millionths, falls from `learning_rate` to `learning_rate_last`; the gap shrinks by
     1/`learning_rate_steps` a step. `lanes_per_coder` lanes share one entropy coder.
 
-    PAC alone has `lane_widths`, the widths of the per-lane layers. TRACE alone has `positions`, the
-    values behind each byte's embedding that say where it stands, and `heads`, the parts of its attention.
-    Without the SEB it takes `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
+    PAC alone has `lane_widths`, the widths of the per-lane layers. TRACE and PatchTST have `positions`, the
+    values behind each byte's embedding that say where it stands, and `heads`, the parts of their attention.
+    Without the SEB they take `token` bytes as a token; with it, `tokens` fused patches, and `mixing` is the
     width of the layer that mixes them in the end.
 
-    An LSTM has `layers` layers of `hidden` cells each, and is learnt through `context` bytes; `beta1` and
-    `beta2`, in millionths, are what a step of Adam keeps of the two moments. A network that does not use
-    one of these three has its default.
+    OREO has `layers` feed-forward layers. An LSTM (`lstm`, `decmac`) has `layers` layers of `hidden` cells
+    each, and is learnt through `context` bytes, with the SEB through `patch` places; `beta1` and `beta2`, in
+    millionths, are what a step of Adam keeps of the two moments. A network that does not use one of these
+    three has its default.
+
+    The Transformer of NNCP attends to `context` bytes before those of its update, and updates its weights
+    once in `update_steps` steps.
 
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
     slots. It has none of the settings before, and others do not have these.
@@ -76,6 +82,7 @@ class ModelSettings:
     seed: int = 0
     lanes_per_coder: int = 8
     layers: int = 0
+    update_steps: int = 1
     beta1: int = 900_000
     beta2: int = 999_000
     contexts: int = 0
@@ -154,6 +161,16 @@ _TRACE_SMALL_PLAIN = replace(
 _TRACE_SEMANTIC = replace(_TRACE_PLAIN, semantics=True, patch=4, stride=4, token=0, tokens=4, mixing=128)
 _TRACE_SMALL = replace(_TRACE_SMALL_PLAIN, semantics=True, patch=4, stride=4, token=0, tokens=4, mixing=16)
 
+_PATCHTST_PLAIN = replace(_TRACE_PLAIN, network="patchtst")
+_PATCHTST_SEMANTIC = replace(
+    _TRACE_SEMANTIC, network="patchtst", embedding=64, positions=0, tokens=8, mixing=128
+)
+_PATCHTST_SMALL_PLAIN = replace(_TRACE_SMALL_PLAIN, network="patchtst")
+_PATCHTST_SMALL = replace(_TRACE_SMALL, network="patchtst", embedding=16, positions=0, tokens=4, mixing=16)
+
+_OREO_SEMANTIC = replace(_PAC_SEMANTIC, network="oreo", lane_widths=(), layers=2)
+_OREO_SMALL = replace(_SMALL, network="oreo", lane_widths=(), layers=1)
+
 
 def _without_semantics(model: ModelSettings) -> ModelSettings:
     """Return the model with its SEB left off: the base network takes the newest patch alone."""
@@ -187,11 +204,50 @@ _LSTM_LARGE = replace(
     learning_rate_steps=10_000,
 )
 
+_LSTM_SEMANTIC = replace(_LSTM, semantics=True, context=12, patch=4, stride=4)
+_LSTM_LARGE_SEMANTIC = replace(_LSTM_LARGE, semantics=True, context=45, patch=15, stride=15)
+_DECMAC = replace(_LSTM, network="decmac", hidden=512, layers=1)
+_DECMAC_SEMANTIC = replace(_LSTM_SEMANTIC, network="decmac", hidden=512, layers=1)
+
+_NNCP = replace(
+    _LSTM,
+    network="nncp",
+    context=32,
+    embedding=256,
+    heads=8,
+    hidden=512,
+    layers=4,
+    update_steps=32,
+    learning_rate=300,
+    learning_rate_last=100,
+    learning_rate_steps=10_000,
+)
+_NNCP_SMALL = replace(
+    _NNCP,
+    context=16,
+    embedding=64,
+    heads=4,
+    hidden=256,
+    layers=2,
+    update_steps=4,
+    learning_rate=6000,
+    learning_rate_last=1000,
+    learning_rate_steps=1000,
+)
+
 _RECALL = ModelSettings(
     network="recall", semantics=False, patch=0, stride=0, lane_widths=(), contexts=20, table_bits=22
 )
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
+    "oreo": {
+        True: Preset(_OREO_SEMANTIC, lanes=512),
+        False: Preset(_without_semantics(_OREO_SEMANTIC), lanes=512),
+    },
+    "oreo-small": {
+        True: Preset(_OREO_SMALL, lanes=256),
+        False: Preset(_without_semantics(_OREO_SMALL), lanes=256),
+    },
     "pac": {
         True: Preset(_PAC_SEMANTIC, lanes=512),
         False: Preset(_PAC_PLAIN, lanes=512),
@@ -200,8 +256,30 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
         True: Preset(_SMALL, lanes=256),
         False: Preset(_without_semantics(_SMALL), lanes=256),
     },
-    "lstm": {False: Preset(_LSTM, lanes=128)},
-    "lstm-large": {False: Preset(_LSTM_LARGE, lanes=128)},
+    "lstm": {
+        True: Preset(_LSTM_SEMANTIC, lanes=128),
+        False: Preset(_LSTM, lanes=128),
+    },
+    "lstm-large": {
+        True: Preset(_LSTM_LARGE_SEMANTIC, lanes=128),
+        False: Preset(_LSTM_LARGE, lanes=128),
+    },
+    "nncp": {
+        True: Preset(replace(_NNCP, semantics=True, patch=1, stride=8), lanes=32),
+        False: Preset(_NNCP, lanes=32),
+    },
+    "nncp-small": {
+        True: Preset(replace(_NNCP_SMALL, semantics=True, patch=1, stride=4), lanes=64),
+        False: Preset(_NNCP_SMALL, lanes=64),
+    },
+    "decmac": {
+        True: Preset(_DECMAC_SEMANTIC, lanes=128),
+        False: Preset(_DECMAC, lanes=128),
+    },
+    "decmac-small": {
+        True: Preset(replace(_DECMAC_SEMANTIC, hidden=128), lanes=128),
+        False: Preset(replace(_DECMAC, hidden=128), lanes=128),
+    },
     "recall": {False: Preset(_RECALL, lanes=128, bytes_per_lane=1 << 14)},
     "trace": {
         True: Preset(_TRACE_SEMANTIC, lanes=512),
@@ -210,6 +288,14 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
     "trace-small": {
         True: Preset(_TRACE_SMALL, lanes=256),
         False: Preset(_TRACE_SMALL_PLAIN, lanes=256),
+    },
+    "patchtst": {
+        True: Preset(_PATCHTST_SEMANTIC, lanes=512),
+        False: Preset(_PATCHTST_PLAIN, lanes=512),
+    },
+    "patchtst-small": {
+        True: Preset(_PATCHTST_SMALL, lanes=256),
+        False: Preset(_PATCHTST_SMALL_PLAIN, lanes=256),
     },
 }
 """Named settings: the network alone (False) and, where that exists, with the SEB in front of it (True)."""
@@ -243,15 +329,20 @@ def resolve(
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it.
+    A network that the SEB cannot stand in front of comes without it. A name that is not in NETWORKS can be
+    that of a network of another package (outside.py).
 
-    Raises UsageError for a level outside 1 to 9, a name that is not in NETWORKS, or lanes or a segment size
-    that the format does not have.
+    Raises UsageError for a level outside 1 to 9, an unknown name, or lanes or a segment size that the format
+    does not have; UnsupportedError for a network of another package that does not load.
     """
     if network is not None:
-        if network not in NETWORKS:
-            raise UsageError(f"unknown network {network!r}: choose one of {', '.join(sorted(NETWORKS))}")
-        presets = NETWORKS[network]
+        if network in NETWORKS:
+            presets: Mapping[bool, Preset] = NETWORKS[network]
+        elif outside.is_installed(network):
+            presets = outside.load(network).presets
+        else:
+            known = ", ".join(sorted({*NETWORKS, *outside.names()}))
+            raise UsageError(f"unknown network {network!r}: choose one of {known}")
         preset = presets[semantics and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level

@@ -48,9 +48,13 @@ class SemanticsEnhancement:
         self.kept = _kept(patches, settings.stride, device)
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
-        """Return [lanes, patch * embedding] from context, int64 [bytes, lanes]."""
+        """Return [lanes, patch * embedding] from context, int64 [bytes, lanes].
+
+        Of more bytes than the settings' context come as many more places, each the same sum of bytes.
+        """
         weight = self._masked_weight(tape)
-        fused = fuse_patches(tape, self.table, context, weight, self.bias, self.patch)
+        places = len(context) - len(weight.data) + 1
+        fused = fuse_patches(tape, self.table, context, weight, self.bias, places)
         return gelu(tape, fused)
 
     def _masked_weight(self, tape: Tape) -> Node:
@@ -73,10 +77,17 @@ class TokenSemantics:
     Here the mask has a number for each value of each patch, and a patch has a weight for each token.
     """
 
-    def __init__(self, settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        parameters: Parameters,
+        initialiser: Initialiser,
+        sharpness: float = TOKEN_SHARPNESS,
+    ) -> None:
         device = parameters.device
         patches, tokens = settings.context - settings.patch + 1, settings.tokens
         self.patch = settings.patch
+        self.sharpness = sharpness
         self.table = parameters.add(initialiser.normal((256, settings.embedding), 1.0))
         self.positions = sigmoid(sinusoids(settings.context, settings.positions).to(device))
         bound = 1.0 / math.sqrt(patches)
@@ -99,7 +110,7 @@ class TokenSemantics:
 
     def _masked_weight(self, tape: Tape) -> Node:
         """Return each patch's weights times its mask, [patches, tokens, width]."""
-        mask, slope = _squash(self.mask.data, self.kept, TOKEN_SHARPNESS)
+        mask, slope = _squash(self.mask.data, self.kept, self.sharpness)
         mask = mask.unsqueeze(1)
         weight = self.weight.data.unsqueeze(2)
         out = Node(weight * mask)

@@ -122,7 +122,11 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
 @click.option("-f", "--force", is_flag=True, help="Overwrite; compress .sep files; write to a terminal.")
 @click.option("-r", "--recursive", is_flag=True, help="Take the files in directories, without symlinks.")
 @click.option("--verify", is_flag=True, help="Decompress what was written and compare it with the source.")
-@click.option("--network", metavar="NAME", help=f"Instead of a level: {', '.join(sorted(NETWORKS))}.")
+@click.option(
+    "--network",
+    metavar="NAME",
+    help=f"Instead of a level: {', '.join(sorted(NETWORKS))}, or one of another package.",
+)
 @click.option("--no-seb", is_flag=True, help="Leave out the semantics enhancement block.")
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")

@@ -14,7 +14,7 @@ from .constants import constant
 from .quantise import INT16_MOST, quantise
 from .tape import Node, Tape
 
-__all__ = ["EPSILON", "MOST", "linear_attention"]
+__all__ = ["EPSILON", "MOST", "by_token", "linear_attention", "quantise_group"]
 
 EPSILON = 1e-16
 MOST = 1 << 11
@@ -47,8 +47,8 @@ def linear_attention(tape: Tape, query: Node, key_value: Node, lanes: int, heads
     key, value = both[0], both[1]
     square_of_query, square_of_key = asked * asked, key * key
     whole_query, scale_query = quantise(square_of_query, 2, MOST)
-    whole_key, scale_key = _quantise_group(square_of_key, MOST)
-    whole_value, scale_value = _quantise_group(value, MOST)
+    whole_key, scale_key = quantise_group(square_of_key, MOST)
+    whole_value, scale_value = quantise_group(value, MOST)
     whole_query, whole_key = whole_query.to(torch.float64), whole_key.to(torch.float64)
     whole_value = whole_value.to(torch.float64)
 
@@ -65,12 +65,12 @@ def linear_attention(tape: Tape, query: Node, key_value: Node, lanes: int, heads
     inverse = denominator.reciprocal_()
     factor = unit * inverse
     mean = torch.bmm(score, whole_value).to(torch.float32).mul_(factor).mul_(scale_value)
-    out = Node(_by_token(mean, lanes, heads))
+    out = Node(by_token(mean, lanes, heads))
 
     def backward() -> None:
         gradient = out.take_gradient().view(lanes, queries, heads, size).transpose(1, 2)
         gradient = gradient.reshape(groups, queries, size)
-        whole, scale = _quantise_group(gradient * factor, INT16_MOST)
+        whole, scale = quantise_group(gradient * factor, INT16_MOST)
         by_value = torch.bmm(score.transpose(1, 2), whole.to(torch.float64)).to(torch.float32).mul_(scale)
 
         # The gradient by a score is (gradient . value - its mean, weighed by the scores) / denominator.
@@ -83,12 +83,12 @@ def linear_attention(tape: Tape, query: Node, key_value: Node, lanes: int, heads
 
         whole, scale = quantise(by_score, 2, INT16_MOST)
         by_query = torch.bmm(whole.to(torch.float64), whole_key).to(torch.float32).mul_(scale * scale_key)
-        query.add_gradient(_by_token(by_query.mul_(asked).mul_(constant(2.0)), lanes, heads))
+        query.add_gradient(by_token(by_query.mul_(asked).mul_(constant(2.0)), lanes, heads))
 
-        whole, scale = _quantise_group(by_score * scale_query, INT16_MOST)
+        whole, scale = quantise_group(by_score * scale_query, INT16_MOST)
         by_key = torch.bmm(whole.to(torch.float64).transpose(1, 2), whole_query)
         by_key = by_key.to(torch.float32).mul_(scale).mul_(key).mul_(constant(2.0))
-        joined = torch.stack([_by_token(by_key, lanes, heads), _by_token(by_value, lanes, heads)], 1)
+        joined = torch.stack([by_token(by_key, lanes, heads), by_token(by_value, lanes, heads)], 1)
         key_value.add_gradient(joined.view(lanes * tokens, 2 * width))
 
     tape.record(backward)
@@ -101,13 +101,13 @@ def _causal(queries: int, tokens: int, device: torch.device) -> Tensor:
     return order <= order[tokens - queries :].unsqueeze(1)
 
 
-def _quantise_group(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def quantise_group(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Return whole numbers, with one scale for each [..., tokens, size] of a lane's head, [groups, 1, 1]."""
     whole, scale = quantise(x.reshape(x.shape[0], -1), 1, most)
     return whole.reshape(x.shape), scale.unsqueeze(2)
 
 
-def _by_token(x: Tensor, lanes: int, heads: int) -> Tensor:
+def by_token(x: Tensor, lanes: int, heads: int) -> Tensor:
     """Return [lanes * tokens, width] of [lanes * heads, tokens, size]."""
     tokens, size = x.shape[1:]
     return x.view(lanes, heads, tokens, size).transpose(1, 2).reshape(lanes * tokens, heads * size)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import lstm, pac, trace
+from . import decmac, lstm, nncp, oreo, pac, patchtst, trace
 
-__all__ = ["lstm", "pac", "trace"]
+__all__ = ["decmac", "lstm", "nncp", "oreo", "pac", "patchtst", "trace"]

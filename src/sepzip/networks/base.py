@@ -5,24 +5,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .. import outside
 from ..errors import UnsupportedError
 from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 
-__all__ = ["Front", "Kernels", "Network", "build", "has_kernels", "kernels_of", "register"]
+__all__ = ["Front", "Kernels", "Network", "Reviewing", "build", "has_kernels", "kernels_of", "register"]
 
 
 class Front(Protocol):
     """What turns a context into the values that a base network takes."""
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
-        """Return [lanes, width] from context, int64 [bytes, lanes], the oldest byte first."""
+        """Return what the network takes, often [lanes, width]; context int64 [bytes, lanes], oldest first."""
 
 
 class Network(Protocol):
@@ -35,6 +36,17 @@ class Network(Protocol):
 
     def forward(self, tape: Tape, context: Tensor) -> Node:
         """Return logits [lanes, 256] of the next byte; called once a step, in order."""
+
+
+@runtime_checkable
+class Reviewing(Network, Protocol):
+    """A network that learns `update_steps` steps at once; `forward` then records nothing on its tape."""
+
+    def review(self, tape: Tape, symbols: Tensor) -> Node:
+        """Return logits [lanes * steps, 256] of the bytes of an update, afresh, when its steps have passed.
+
+        symbols, int64 [context + steps - 1, lanes], are all that `forward` saw in these steps.
+        """
 
 
 Builder = Callable[[ModelSettings, int, Parameters, Initialiser], Network]
@@ -75,11 +87,21 @@ def kernels_of(name: str) -> Any:
 
 
 def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:
-    """Return the network of these settings with its first weights; UnsupportedError for an unknown name."""
-    if settings.network not in _builders:
-        raise UnsupportedError(f"unknown network {settings.network!r}: install a newer sepzip")
+    """Return the network of these settings with its first weights.
+
+    Raises UnsupportedError for an unknown name, or where the SEB cannot stand in front of the network.
+    """
     parameters = Parameters(device)
     initialiser = Initialiser(settings.seed, device)
-    network = _builders[settings.network](settings, lanes, parameters, initialiser)
+    network = _builder(settings)(settings, lanes, parameters, initialiser)
     parameters.seal()
     return network
+
+
+def _builder(settings: ModelSettings) -> Builder:
+    if settings.network in _builders:
+        return _builders[settings.network]
+    network = outside.load(settings.network)
+    if settings.semantics not in network.presets:
+        raise UnsupportedError(f"the SEB does not go with the network {settings.network!r}: pass --no-seb")
+    return network.build

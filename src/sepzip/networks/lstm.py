@@ -11,38 +11,36 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..exact.concatenate import concatenate, last_rows
+from ..exact.concatenate import concatenate, last_rows, rows_by_place
 from ..exact.embedding import embedding_rows
 from ..exact.initialise import Initialiser
+from ..exact.layer_norm import layer_norm
 from ..exact.linear import linear
 from ..exact.lstm import LSTMState, lstm
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
-from .base import register
+from ..semantics import SemanticsEnhancement
+from .base import Front, register
 
-__all__ = ["LSTM", "Layer"]
+__all__ = ["LSTM", "Bytes", "FusedBytes", "Layer", "first_output", "sequence"]
 
 _EMBEDDING_DEVIATION = 1.0
 
 
 class LSTM:
-    """The network: an embedding, layers, and a linear layer from all of them to 256 logits."""
+    """The network: a sequence of embedded bytes, layers, a linear layer from all of them to 256 logits."""
 
     def __init__(
         self, settings: ModelSettings, lanes: int, parameters: Parameters, initialiser: Initialiser
     ) -> None:
-        if settings.semantics:
-            raise UsageError("the SEB in front of lstm is not there yet: pass --no-seb")
         self.parameters = parameters
         size, hidden = settings.embedding, settings.hidden
-        self.table = parameters.add(initialiser.normal((256, size), _EMBEDDING_DEVIATION))
+        self.front = sequence(settings, parameters, initialiser)
         self.layers = [
             Layer(size if index == 0 else size + hidden, hidden, lanes, parameters, initialiser)
             for index in range(settings.layers)
         ]
-        self.out_weight = parameters.add(_glorot(settings.layers * hidden, 256, initialiser))
-        self.out_bias = parameters.add(torch.zeros(256, device=parameters.device))
+        self.out_weight, self.out_bias = first_output(settings.layers * hidden, parameters, initialiser)
 
     def start(self, context: Tensor) -> None:
         """Let every layer know nothing of what was before the context."""
@@ -52,7 +50,7 @@ class LSTM:
     def forward(self, tape: Tape, context: Tensor) -> Node:
         """Return logits [lanes, 256] of the next byte."""
         lanes = context.shape[1]
-        embedded = embedding_rows(tape, self.table, context)  # [bytes * lanes, embedding]
+        embedded = self.front.forward(tape, context)  # [bytes * lanes, embedding]
         below: list[Node] = []
         newest: list[Node] = []
         for layer in self.layers:
@@ -60,6 +58,47 @@ class LSTM:
             below = [out]
             newest.append(last_rows(tape, out, lanes))  # [lanes, hidden]
         return linear(tape, concatenate(tape, newest), self.out_weight, self.out_bias)
+
+
+class Bytes:
+    """The front without the SEB: the embedded bytes of the context."""
+
+    def __init__(self, settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> None:
+        self.table = parameters.add(initialiser.normal((256, settings.embedding), _EMBEDDING_DEVIATION))
+
+    def forward(self, tape: Tape, context: Tensor) -> Node:
+        """Return [bytes * lanes, embedding], the oldest byte's lanes first."""
+        return embedding_rows(tape, self.table, context)
+
+
+class FusedBytes:
+    """The front with the SEB: the places of the fused patch, each normalised, in the place of bytes.
+
+    What stands at a place is the same weighted sum of the bytes from there on as at the next place, so that
+    the sequence moves on by one place with every step, as bytes do.
+    """
+
+    def __init__(self, settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> None:
+        self.size = settings.embedding
+        self.fused = SemanticsEnhancement(settings, parameters, initialiser)
+
+    def forward(self, tape: Tape, context: Tensor) -> Node:
+        """Return [patch * lanes, embedding], the oldest place's lanes first."""
+        fused = self.fused.forward(tape, context)  # [lanes, patch * embedding]
+        # The table's sigmoid leaves little difference between bytes at first: the norm brings it out.
+        return layer_norm(tape, rows_by_place(tape, fused, self.size))
+
+
+def sequence(settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> Front:
+    """Return the front of these settings, whose result is [places * lanes, embedding]."""
+    front = FusedBytes if settings.semantics else Bytes
+    return front(settings, parameters, initialiser)
+
+
+def first_output(inputs: int, parameters: Parameters, initialiser: Initialiser) -> tuple[Node, Node]:
+    """Return the weight [inputs, 256] and the bias [256] of the layer to the logits."""
+    weight = parameters.add(_glorot(inputs, 256, initialiser))
+    return weight, parameters.add(torch.zeros(256, device=parameters.device))
 
 
 class Layer:

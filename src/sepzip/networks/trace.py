@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..exact.add import add
 from ..exact.attention import linear_attention
+from ..exact.concatenate import newest_rows
 from ..exact.embedding import embedding
 from ..exact.gelu import gelu
 from ..exact.initialise import Initialiser
@@ -64,14 +65,14 @@ class TRACE:
         normal = self.norm_attention.forward(tape, tokens)
         key_value = self.key_value.forward(tape, normal)  # [lanes * tokens, 2 * width]
         if self.mixture is None:
-            tokens, normal = _newest(tape, tokens, lanes), _newest(tape, normal, lanes)
+            tokens, normal = (newest_rows(tape, rows, lanes, 1) for rows in (tokens, normal))
         query = self.query.forward(tape, normal)
         x = add(tape, tokens, linear_attention(tape, query, key_value, lanes, self.heads))
         for _ in range(_DEPTH):
             x = add(tape, x, self._feed_forward(tape, x))
         if self.mixture is not None:
             # SEP takes the mixture alone; beside the newest token it learns sooner (docs/networks.md).
-            x = add(tape, _newest(tape, x, lanes), self.mixture.forward(tape, x, lanes))
+            x = add(tape, newest_rows(tape, x, lanes, 1), self.mixture.forward(tape, x, lanes))
         return self.out.forward(tape, x)
 
     def _feed_forward(self, tape: Tape, x: Node) -> Node:
@@ -150,21 +151,6 @@ class Norm:
     def forward(self, tape: Tape, x: Node) -> Node:
         """Return [rows, width] from [rows, width]."""
         return layer_norm(tape, x, self.gain, self.offset)
-
-
-def _newest(tape: Tape, x: Node, lanes: int) -> Node:
-    """Return the newest token of each lane, [lanes, width] from [lanes * tokens, width]."""
-    width = x.data.shape[1]
-    by_lane = x.data.view(lanes, -1, width)
-    out = Node(by_lane[:, -1].contiguous())
-
-    def backward() -> None:
-        gradient = torch.zeros_like(by_lane)
-        gradient[:, -1] = out.take_gradient()
-        x.add_gradient(gradient.view(x.data.shape))
-
-    tape.record(backward)
-    return out
 
 
 register("trace", TRACE)
