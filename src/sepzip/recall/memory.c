@@ -529,31 +529,30 @@ static inline uint32_t counted_slot(const Segment *s, uint32_t slot, int64_t zer
 
 static inline int symbol_at(const Segment *s, int64_t lane, int64_t step) { return row_of(s, lane)[step]; }
 
-/* Count what followed in the context's buckets. */
-static void learn_slots(Segment *s, int64_t context, int64_t step, int nibble) {
+/* Count what followed in the context's buckets. A lane's nibbles want a bucket each: number 2 * lane + nibble. */
+static void learn_slots(Segment *s, int64_t context, int64_t step) {
     uint32_t *table = s->slots + (context << (s->bucket_bits + 4));
-    int32_t *counts = s->slot_counts + context * s->lanes * 16;
-    const int32_t *places = s->places + nibble * s->contexts + context;
-    const int32_t *checks = s->checks + nibble * s->contexts + context;
-    int64_t apart = 2 * s->contexts;
-    for (int64_t lane = 0; lane < s->lanes; lane++) {
-        uint32_t *bucket = table + ((int64_t)places[lane * apart] << 4);
-        uint32_t head = bucket[0], check = (uint32_t)checks[lane * apart];
+    int32_t *counts = s->slot_counts + context * s->lanes * 32;
+    const int32_t *places = s->places + context, *checks = s->checks + context;
+    int64_t numbers = 2 * s->lanes;
+    for (int64_t number = 0; number < numbers; number++) {
+        uint32_t *bucket = table + ((int64_t)places[number * s->contexts] << 4);
+        uint32_t head = bucket[0], check = (uint32_t)checks[number * s->contexts];
         if (head >> 16 == 0) {
-            /* The smallest lane that wants the bucket has it. */
+            /* The smallest number that wants the bucket has it. */
             if (head != check) memset(bucket, 0, 64);
-            bucket[0] = (uint32_t)(FREE - lane) << 16 | check;
+            bucket[0] = (uint32_t)(FREE - number) << 16 | check;
         } else if ((head & 0xFFFF) == check) {
             /* Marks that the owner is not alone in it. */
             counts[(FREE - (head >> 16)) * 16] = 1;
         }
     }
-    for (int64_t lane = 0; lane < s->lanes; lane++) {
-        uint32_t *bucket = table + ((int64_t)places[lane * apart] << 4), head = bucket[0];
-        if ((head & 0xFFFF) != (uint32_t)checks[lane * apart]) continue;
+    for (int64_t number = 0; number < numbers; number++) {
+        uint32_t *bucket = table + ((int64_t)places[number * s->contexts] << 4), head = bucket[0];
+        if ((head & 0xFFFF) != (uint32_t)checks[number * s->contexts]) continue;
         int64_t owner = FREE - (head >> 16);
-        int symbol = symbol_at(s, lane, step), value = nibble ? symbol & 15 : symbol >> 4, node = 1;
-        if (owner == lane && counts[owner * 16] == 0) {
+        int symbol = symbol_at(s, number >> 1, step), value = number & 1 ? symbol & 15 : symbol >> 4, node = 1;
+        if (owner == number && counts[owner * 16] == 0) {
             bucket[0] = head & 0xFFFF;
             for (int i = 3; i >= 0; i--) {
                 int bit = value >> i & 1;
@@ -568,10 +567,10 @@ static void learn_slots(Segment *s, int64_t context, int64_t step, int nibble) {
             }
         }
     }
-    for (int64_t lane = 0; lane < s->lanes; lane++) {
-        int32_t *mine = counts + lane * 16;
+    for (int64_t number = 0; number < numbers; number++) {
+        int32_t *mine = counts + number * 16;
         if (!mine[0]) continue;
-        uint32_t *bucket = table + ((int64_t)places[lane * apart] << 4);
+        uint32_t *bucket = table + ((int64_t)places[number * s->contexts] << 4);
         bucket[0] &= 0xFFFF;
         for (int i = 1; i < 16; i++) {
             if (mine[i]) bucket[i] = counted_slot(s, bucket[i], mine[i] & 0xFFFF, mine[i] >> 16);
@@ -723,8 +722,7 @@ static void learn_lanes(Segment *s, int64_t step) {
 static void learn_task(Segment *s, int64_t task, int64_t step) {
     int64_t sets = s->columns ? 4 : 3;
     if (task < s->contexts) {
-        learn_slots(s, task, step, 0);
-        learn_slots(s, task, step, 1);
+        learn_slots(s, task, step);
         learn_cells(s, task, step);
     } else if (task == s->contexts + sets) {
         learn_last(s, step);

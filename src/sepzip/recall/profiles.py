@@ -19,8 +19,10 @@ __all__ = [
     "INPUTS",
     "MOST_CONTEXTS",
     "MULTIPLIERS",
+    "NIBBLE",
     "ORDERS",
     "PROFILES",
+    "WORD",
     "Field",
     "Masks",
     "Profile",
@@ -71,6 +73,12 @@ def _multiplier(number: int) -> int:
     x = (x ^ x >> 13) * 0xC2B2AE35 & _ALL
     return x ^ x >> 16 | 1
 
+
+NIBBLE = 0x9E3779B1
+"""By which the bits of a byte's first half are multiplied in the hash of the second's bucket."""
+
+WORD = 0x2F0B4C47
+"""By which the hash of a word is multiplied for each of its bytes."""
 
 MULTIPLIERS = np.array([_multiplier(number) for number in range(FIELDS)], np.uint32)
 """uint32 [fields]: by which fields are multiplied in a hash."""

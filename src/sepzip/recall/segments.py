@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,10 @@ def memory_encoding(
     tick: Tick | None,
 ) -> Encoding:
     """Return what encodes a segment of `size` bytes."""
+    if _has_kernels(device):
+        from .graphs import GraphMemoryEncoding
+
+        return GraphMemoryEncoding(plan, model, size, lanes, device, profile)
     from .host import HostEncoding
 
     return HostEncoding(plan, model, size, lanes, profile, tick)
@@ -61,6 +66,15 @@ def memory_decoding(
     tick: Tick | None,
 ) -> Decoding:
     """Return what decodes a segment of `size` bytes."""
+    if _has_kernels(device):
+        from .graphs import GraphMemoryDecoding
+
+        return GraphMemoryDecoding(model, size, lanes, device, profile)
     from .host import HostDecoding
 
     return HostDecoding(model, size, lanes, profile, tick)
+
+
+def _has_kernels(device: torch.device) -> bool:
+    """Return whether kernels can run there; without them the host does the work, with the same bytes."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from .functions import SQUASH_MOST, functions
 from .plan import Plan, Settings
 from .profiles import INPUTS, MULTIPLIERS, masks
 
-__all__ = ["Memory", "Records", "fingerprint", "new_memory", "new_records"]
+__all__ = ["FINGERPRINTED", "Memory", "Records", "fingerprint", "fingerprint_of", "new_memory", "new_records"]
 
 MATCHES = 2
 MATCH_LEAST = (5, 32)
@@ -114,8 +115,8 @@ class Records(NamedTuple):
 def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     """Return the memory of a segment of `size` bytes in so many lanes, with nothing seen.
 
-    `slots` is [contexts, buckets, 16]: a bucket's check and, where a lane claims it in this step, 65535 less
-    its number above; then 15 slots of a count and, above 2^15 exchanged, a probability. Everything that
+    `slots` is [contexts, buckets, 16]: a bucket's check and, where one claims it in this step, 65535 less the
+    claim's number above; then 15 slots of a count and, above 2^15 exchanged, a probability. Everything that
     learns as a frequency is that and a count in one number.
     """
     contexts, columns = settings.contexts, settings.columns
@@ -194,7 +195,7 @@ def new_records(settings: Settings, lanes: int) -> Records:
         errors=np.zeros((lanes, 8, SETS + 1), np.int32),
         outputs=np.zeros((lanes, 8, SETS), np.int32),
         match_places=np.zeros((lanes, MATCHES), np.int32),
-        slot_counts=np.zeros((contexts, lanes, 16), np.int32),
+        slot_counts=np.zeros((contexts, 2 * lanes, 16), np.int32),
         cell_counts=np.zeros((contexts, CELLS), np.int32),
         length_counts=np.zeros((MATCHES, LENGTHS), np.int32),
         apm_counts=np.zeros((2, APM_CONTEXTS * APM_POINTS), np.int32),
@@ -206,10 +207,19 @@ def new_records(settings: Settings, lanes: int) -> Records:
     )
 
 
+FINGERPRINTED = ("weights", "final_weights", "cells", "lengths")
+"""The arrays of a memory that a fingerprint is made of: all else moves them."""
+
+
 def fingerprint(memory: Memory) -> int:
-    """Return 32 bits that depend on every bit of the mixer's weights and of the maps; all else moves them."""
+    """Return 32 bits that depend on every bit of the mixer's weights and of the maps."""
+    return fingerprint_of(getattr(memory, name) for name in FINGERPRINTED)
+
+
+def fingerprint_of(parts: Iterable[NDArray[Any]]) -> int:
+    """Return the fingerprint of a memory with these arrays."""
     total = 0
-    for part in (memory.weights, memory.final_weights, memory.cells, memory.lengths):
+    for part in parts:
         values = part.reshape(-1).astype(np.int64)
         odd = 2 * np.arange(len(values)) + 1
         # It wraps modulo 2^64, as every sum of integers here does, in any order.

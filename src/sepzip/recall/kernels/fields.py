@@ -1,0 +1,477 @@
+"""What a lane knows before a byte, hashed for its contexts, and its matches: the twin of fields.py."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ..plan import Plan, Settings
+from ..profiles import FIELDS, INPUTS, PROFILES, WORD, Field, masks
+from ..state import (
+    LANE_ERROR,
+    LANE_LENGTH,
+    LANE_LINE,
+    LANE_LINE_BEFORE,
+    LANE_MATCH,
+    LANE_NUMBERS,
+    LANE_WORD,
+    LANE_WORD_1,
+    LANE_WORD_2,
+    PREDICTIONS,
+    TAPS,
+    VERIFIED,
+)
+
+__all__ = [
+    "begin_match",
+    "context_hashes",
+    "end_match",
+    "finished",
+    "go_on_with_match",
+    "take_in",
+    "used_fields",
+]
+
+_INPUTS = tl.constexpr(INPUTS)
+_LASTS = tl.constexpr(16)
+_WORD = tl.constexpr(int(Field.WORD))
+_WORD_1 = tl.constexpr(int(Field.WORD_BEFORE))
+_WORD_2 = tl.constexpr(int(Field.WORD_BEFORE_THAT))
+_ABOVE_IN_TEXT = tl.constexpr(int(Field.ABOVE_IN_TEXT))
+_COLUMN_IN_TEXT = tl.constexpr(int(Field.COLUMN_IN_TEXT))
+_FOLLOWED_ONE = tl.constexpr(int(Field.FOLLOWED_ONE))
+_FOLLOWED_TWO = tl.constexpr(int(Field.FOLLOWED_TWO))
+_ABOVE = tl.constexpr(int(Field.ABOVE))
+_ABOVE_2 = tl.constexpr(int(Field.ABOVE_2))
+_ABOVE_3 = tl.constexpr(int(Field.ABOVE_3))
+_ABOVE_NEXT = tl.constexpr(int(Field.ABOVE_NEXT))
+_ABOVE_BEFORE = tl.constexpr(int(Field.ABOVE_BEFORE))
+_COLUMN = tl.constexpr(int(Field.COLUMN))
+_SLOPE = tl.constexpr(int(Field.SLOPE))
+_EIGHT_BEFORE = tl.constexpr(int(Field.EIGHT_BEFORE))
+_PLACE_OF_EIGHT = tl.constexpr(int(Field.PLACE_OF_EIGHT))
+_SLOPE_OF_EIGHT = tl.constexpr(int(Field.SLOPE_OF_EIGHT))
+_SAMPLE = tl.constexpr(int(Field.SAMPLE))
+_LANE_WORD = tl.constexpr(LANE_WORD)
+_LANE_WORD_1 = tl.constexpr(LANE_WORD_1)
+_LANE_WORD_2 = tl.constexpr(LANE_WORD_2)
+_LANE_LINE = tl.constexpr(LANE_LINE)
+_LANE_LINE_BEFORE = tl.constexpr(LANE_LINE_BEFORE)
+_LANE_MATCH = tl.constexpr(LANE_MATCH)
+_LANE_LENGTH = tl.constexpr(LANE_LENGTH)
+_LANE_ERROR = tl.constexpr(LANE_ERROR)
+_LANE_NUMBERS = tl.constexpr(LANE_NUMBERS)
+_TAPS = tl.constexpr(TAPS)
+_PREDICTIONS = tl.constexpr(PREDICTIONS)
+_VERIFIED = tl.constexpr(VERIFIED)
+_WORD_FACTOR = tl.constexpr(WORD)
+_FINISH_1 = tl.constexpr(0x85EBCA6B)
+_FINISH_2 = tl.constexpr(0xC2B2AE35)
+
+
+def used_fields(plan: Plan, settings: Settings) -> tuple[bool, ...]:
+    """Return of each field whether a context of the plan is made of it, and it is known."""
+    known = masks(plan.profile, settings.contexts).fields
+    profile = PROFILES[plan.profile]
+    fields = set(range(16)) | {Field.FOLLOWED_ONE, Field.FOLLOWED_TWO}
+    if profile.uses_text:
+        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE))
+    if profile.uses_record and plan.record:
+        fields |= set(range(Field.ABOVE, Field.EIGHT_BEFORE))
+    if profile.uses_floats:
+        fields |= set(range(Field.EIGHT_BEFORE, Field.SAMPLE))
+    if profile.uses_samples:
+        fields |= set(range(Field.SAMPLE, Field.SAMPLE + 9))
+    return tuple(field in fields and bool(known[field].any()) for field in range(FIELDS))
+
+
+@triton.jit
+def finished(x):
+    """Return uint32 x with every bit spread over all."""
+    x = x ^ (x >> 15)
+    x = x * _FINISH_1
+    x = x ^ (x >> 13)
+    x = x * _FINISH_2
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _with_field(hashes, masks, multipliers, number: tl.constexpr, field, USED: tl.constexpr):
+    """Return the hashes with a field added, if any context is made of it."""
+    if USED[number]:
+        mask = tl.load(masks + number * _INPUTS + tl.arange(0, _INPUTS))
+        hashes += (field.to(tl.uint32) & mask) * tl.load(multipliers + number)
+    return hashes
+
+
+@triton.jit
+def _byte(row, step, back):
+    """Return the byte so many before number `step` of the lane, int32; 0 before its first."""
+    return tl.load(row + (step - back), mask=back <= step, other=0).to(tl.int32)
+
+
+@triton.jit
+def _sample(row, start, SAMPLE: tl.constexpr, BIG_ENDIAN: tl.constexpr):
+    """Return the sample that begins at the lane's byte `start`, 0 before its first; two bytes have a sign."""
+    inside = start >= 0
+    first = tl.load(row + start, mask=inside, other=0).to(tl.int32)
+    if SAMPLE == 1:
+        value = first
+    else:
+        second = tl.load(row + start + 1, mask=inside, other=0).to(tl.int32)
+        value = (first << 8) | second if BIG_ENDIAN else (second << 8) | first
+        value = tl.where(value >= 32768, value - 65536, value)
+    return value
+
+
+@triton.jit
+def _bounded(x, least, most):
+    return tl.minimum(tl.maximum(x, least), most)
+
+
+@triton.jit
+def _key(prediction, phase, last, SAMPLE: tl.constexpr, BIG_ENDIAN: tl.constexpr):
+    """Return what a prediction says of the byte that comes; twin of fields._key."""
+    if SAMPLE == 1:
+        key = prediction & 511
+    else:
+        bits = prediction & 0xFFFF
+        if BIG_ENDIAN:
+            first = 0x30000 | (bits >> 4)
+            second = 0x40000 | ((_bounded(bits - (last << 8), -256, 511) + 256) >> 1)
+        else:
+            first = 0x10000 | ((bits & 0xFF) << 4)
+            second = 0x20000 | (((bits - last + 128) >> 4) & 0xFFF)
+        key = tl.where(phase == 0, first, second)
+    return key
+
+
+@triton.jit
+def _with_samples(
+    hashes,
+    masks,
+    multipliers,
+    row,
+    state,
+    taps,
+    tap_values,
+    predictions,
+    step,
+    position,
+    last,
+    record,
+    SAMPLE: tl.constexpr,
+    BIG_ENDIAN: tl.constexpr,
+    RECORD: tl.constexpr,
+    USED: tl.constexpr,
+):
+    """Return the hashes with what is predicted of the lane's samples; twin of fields._fill_samples.
+
+    All is worked out at every byte, and kept where a sample begins.
+    """
+    phase = position % SAMPLE
+    begins = (phase == 0) | (step == 0)
+    begin = step - phase
+    tap = tl.arange(0, _TAPS)
+    weights = tl.load(taps + tap)
+    values = tl.load(tap_values + tap)
+    size = tl.load(state + _LANE_ERROR).to(tl.int32)
+    west = _sample(row, begin - SAMPLE, SAMPLE, BIG_ENDIAN)
+    west_2 = _sample(row, begin - 2 * SAMPLE, SAMPLE, BIG_ENDIAN)
+    west_3 = _sample(row, begin - 3 * SAMPLE, SAMPLE, BIG_ENDIAN)
+
+    learns = begins & (begin > 0)
+    error = west - tl.load(predictions + 6)
+    size = tl.where(learns, (size * 7 + tl.abs(error) * 16) >> 3, size)
+    energy = tl.sum((values * values) >> 4, 0).to(tl.int64) + 1
+    product = values.to(tl.int64) * error * 320
+    change = tl.minimum(tl.abs(product) // energy, 30000).to(tl.int32)
+    change = tl.where(product >= 0, change, -change)
+    weights = tl.where(learns, weights + change, weights)
+
+    above = begin - record
+    if RECORD:
+        # Where there is nothing above, what is before stands for it: all are places of samples.
+        has_above = above >= SAMPLE
+        at_west = begin - SAMPLE
+        at_north = tl.where(has_above, above, at_west)
+        at_north_west = tl.where(has_above, above - SAMPLE, begin - 2 * SAMPLE)
+        at_north_east = tl.where(has_above, above + SAMPLE, at_west)
+        at_north_2 = tl.where(has_above & (above >= record), above - record, at_north)
+        at_north_west_2 = tl.where(above >= 2 * SAMPLE, above - 2 * SAMPLE, at_west)
+        at_north_east_2 = tl.where(above >= record, above - record + SAMPLE, at_north_east)
+        starts = begin - (tap - 4) * SAMPLE
+        starts = tl.where(tap == 0, at_west, starts)
+        starts = tl.where(tap == 1, at_north, starts)
+        starts = tl.where(tap == 2, at_north_west, starts)
+        starts = tl.where(tap == 3, at_north_east, starts)
+        starts = tl.where(tap == 4, begin - 2 * SAMPLE, starts)
+        starts = tl.where(tap == 5, at_north_2, starts)
+        starts = tl.where(tap == 6, begin - 3 * SAMPLE, starts)
+        starts = tl.where(tap == 7, at_north_west_2, starts)
+        north = _sample(row, at_north, SAMPLE, BIG_ENDIAN)
+        north_west = _sample(row, at_north_west, SAMPLE, BIG_ENDIAN)
+        north_east = _sample(row, at_north_east, SAMPLE, BIG_ENDIAN)
+        north_east_2 = _sample(row, at_north_east_2, SAMPLE, BIG_ENDIAN)
+    else:
+        starts = begin - (tap + 1) * SAMPLE
+        north = west
+        north_west = west_2
+        north_east = west
+        north_east_2 = west
+    following = _sample(row, starts, SAMPLE, BIG_ENDIAN)
+    total = tl.sum(weights.to(tl.int64) * following, 0) >> 16
+    by_taps = _bounded(total, -(1 << 30), 1 << 30).to(tl.int32)
+    least = -64 if SAMPLE == 1 else -32768
+    most = 320 if SAMPLE == 1 else 32767
+    p_0 = _bounded(west, least, most)
+    p_1 = _bounded(2 * west - west_2, least, most)
+    p_2 = _bounded(north, least, most)
+    p_3 = _bounded(west + north - north_west, least, most)
+    p_4 = _bounded((west + north_east) >> 1, least, most)
+    p_5 = _bounded(north + north_east - north_east_2, least, most)
+    p_6 = _bounded(by_taps, least, most)
+    p_7 = _bounded(3 * west - 3 * west_2 + west_3, least, most)
+    p_8 = _bounded((west + north) >> 1, least, most)
+    p_0 = tl.where(begins, p_0, tl.load(predictions + 0))
+    p_1 = tl.where(begins, p_1, tl.load(predictions + 1))
+    p_2 = tl.where(begins, p_2, tl.load(predictions + 2))
+    p_3 = tl.where(begins, p_3, tl.load(predictions + 3))
+    p_5 = tl.where(begins, p_5, tl.load(predictions + 5))
+    p_6 = tl.where(begins, p_6, tl.load(predictions + 6))
+    p_8 = tl.where(begins, p_8, tl.load(predictions + 8))
+
+    key_0 = _key(p_0, phase, last, SAMPLE, BIG_ENDIAN)
+    key_4 = _key(p_6, phase, last, SAMPLE, BIG_ENDIAN)
+    bits = tl.sum(((size >> 3) >> tl.arange(0, 32) > 0).to(tl.int32), 0)
+    if SAMPLE == 1:
+        key_5 = ((key_4 >> 1) << 6) | bits
+        key_8 = ((key_4 >> 1) << 16) | (key_0 >> 2)
+    else:
+        key_5 = ((key_4 >> 3) << 6) | bits
+        key_8 = ((key_4 >> 5) << 16) | (key_0 >> 6)
+    key = _key(p_1, phase, last, SAMPLE, BIG_ENDIAN)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE, key_0, USED)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 1, key, USED)
+    key = _key(p_2, phase, last, SAMPLE, BIG_ENDIAN)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 2, key, USED)
+    key = _key(p_3, phase, last, SAMPLE, BIG_ENDIAN)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 3, key, USED)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 4, key_4, USED)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 5, key_5, USED)
+    key = _key(p_8, phase, last, SAMPLE, BIG_ENDIAN)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 6, key, USED)
+    key = _key(p_5, phase, last, SAMPLE, BIG_ENDIAN)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 7, key, USED)
+    hashes = _with_field(hashes, masks, multipliers, _SAMPLE + 8, key_8, USED)
+
+    # No warp may overwrite what another has yet to load.
+    tl.debug_barrier()
+    kept = begins & (tap >= 0)
+    tl.store(taps + tap, weights, mask=kept)
+    tl.store(tap_values + tap, following, mask=kept)
+    tl.store(state + _LANE_ERROR, size.to(tl.int64), mask=begins)
+    tl.store(predictions + 0, p_0, mask=begins)
+    tl.store(predictions + 1, p_1, mask=begins)
+    tl.store(predictions + 2, p_2, mask=begins)
+    tl.store(predictions + 3, p_3, mask=begins)
+    tl.store(predictions + 4, p_4, mask=begins)
+    tl.store(predictions + 5, p_5, mask=begins)
+    tl.store(predictions + 6, p_6, mask=begins)
+    tl.store(predictions + 7, p_7, mask=begins)
+    tl.store(predictions + 8, p_8, mask=begins)
+    return hashes
+
+
+@triton.jit
+def context_hashes(
+    masks,
+    multipliers,
+    row,
+    state,
+    followed_one,
+    followed_two,
+    taps,
+    tap_values,
+    predictions,
+    step,
+    position,
+    record,
+    last,
+    last_2,
+    USED: tl.constexpr,
+    TEXT: tl.constexpr,
+    RECORDS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    FLOATS: tl.constexpr,
+    RECORD: tl.constexpr,
+    SAMPLE: tl.constexpr,
+    BIG_ENDIAN: tl.constexpr,
+):
+    """Return the hashes of the lane's contexts before byte number `step`, uint32 [inputs].
+
+    All pointers but the first two are the lane's own, and `row` that to its byte 0. `last` and `last_2`
+    are the bytes before, `position` is the byte's in the segment.
+    """
+    hashes = tl.zeros((_INPUTS,), tl.uint32)
+    for i in tl.static_range(16):
+        field = tl.load(row + (step - 1 - i)).to(tl.uint32)
+        hashes = _with_field(hashes, masks, multipliers, i, field, USED)
+    if TEXT:
+        hashes = _with_field(hashes, masks, multipliers, _WORD, tl.load(state + _LANE_WORD), USED)
+        hashes = _with_field(hashes, masks, multipliers, _WORD_1, tl.load(state + _LANE_WORD_1), USED)
+        hashes = _with_field(hashes, masks, multipliers, _WORD_2, tl.load(state + _LANE_WORD_2), USED)
+        line = tl.load(state + _LANE_LINE).to(tl.int32)
+        before = tl.load(state + _LANE_LINE_BEFORE).to(tl.int32)
+        column = step - line
+        has_above = (line > 0) & (before + column < line)
+        above = tl.load(row + before + column, mask=has_above, other=0)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_IN_TEXT, above, USED)
+        hashes = _with_field(hashes, masks, multipliers, _COLUMN_IN_TEXT, tl.minimum(column, 255), USED)
+    hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_ONE, tl.load(followed_one + last), USED)
+    field = tl.load(followed_two + ((last_2 << 8) | last))
+    hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_TWO, field, USED)
+    if RECORDS and RECORD:
+        above = _byte(row, step, record)
+        before = _byte(row, step, record + 1)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE, above, USED)
+        field = _byte(row, step, 2 * record)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_2, field, USED)
+        field = _byte(row, step, 3 * record)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_3, field, USED)
+        field = _byte(row, step, tl.maximum(record - 1, 1))
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_NEXT, field, USED)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_BEFORE, before, USED)
+        hashes = _with_field(hashes, masks, multipliers, _COLUMN, position % record, USED)
+        field = (last + above - before) & 255
+        hashes = _with_field(hashes, masks, multipliers, _SLOPE, field, USED)
+    if FLOATS:
+        place = position & 7
+        field = _byte(row, step, 8) | (_byte(row, step, 16) << 8)
+        hashes = _with_field(hashes, masks, multipliers, _EIGHT_BEFORE, field, USED)
+        field = place | tl.where(place > 0, last << 8, 0)
+        hashes = _with_field(hashes, masks, multipliers, _PLACE_OF_EIGHT, field, USED)
+        i = tl.arange(0, 8)
+        first = tl.sum(_byte(row, step - place, 8 - i).to(tl.int64) << (8 * i).to(tl.int64), 0)
+        second = tl.sum(_byte(row, step - place, 16 - i).to(tl.int64) << (8 * i).to(tl.int64), 0)
+        field = ((2 * first - second) >> (8 * place).to(tl.int64)) & 255
+        hashes = _with_field(hashes, masks, multipliers, _SLOPE_OF_EIGHT, field, USED)
+    if SAMPLES:
+        hashes = _with_samples(
+            hashes,
+            masks,
+            multipliers,
+            row,
+            state,
+            taps,
+            tap_values,
+            predictions,
+            step,
+            position,
+            last,
+            record,
+            SAMPLE,
+            BIG_ENDIAN,
+            RECORD,
+            USED,
+        )
+    return finished(hashes)
+
+
+# What a match waits for is looked up in three turns, between which the caller looks up other things.
+@triton.jit
+def begin_match(
+    history,
+    row,
+    state,
+    matches,
+    multipliers,
+    match_mask,
+    step,
+    lanes,
+    pitch,
+    KIND: tl.constexpr,
+    LEAST: tl.constexpr,
+):
+    """Look up the lane's match of a kind, the byte there, and where else its bytes before `step` were.
+
+    `history` points to the first lane's byte 0, and `matches` to the kind's table.
+    """
+    at = tl.load(state + _LANE_MATCH + KIND).to(tl.int32)
+    length = tl.load(state + _LANE_LENGTH + KIND).to(tl.int32)
+    i = tl.arange(0, _VERIFIED)
+    # The zeros before a lane's first byte are as many as are looked at.
+    own = tl.load(row + (step - 1) - i).to(tl.int32)
+    factor = tl.load(multipliers + i)
+    total = tl.sum(tl.where(i < LEAST, (own + 1).to(tl.uint32) * factor, 0), 0)
+    place = (finished(total.to(tl.uint32)) & match_mask).to(tl.int32)
+    looks = step >= LEAST
+    found = tl.load(matches + place, mask=looks, other=0) - 1
+    there = history + (at % lanes).to(tl.int64) * pitch + at // lanes
+    seen = tl.load(there, mask=length > 0, other=0).to(tl.int32)
+    return at, length, own, found, seen, tl.where(looks, place, -1)
+
+
+@triton.jit
+def go_on_with_match(history, begun, step, lanes, pitch, last):
+    """Move the match past the byte before `step`, or look up the bytes where there may be another."""
+    at, length, own, found, seen, place = begun
+    end = step * lanes
+    i = tl.arange(0, _VERIFIED)
+    had = length > 0
+    right = had & (seen == last)
+    length = tl.where(right, tl.minimum(length + 1, 65535), 0)
+    at = tl.where(had, at + lanes, at)
+    length = tl.where(at >= end, 0, length)
+    missed = had & (seen != last) & (at < end)
+    matched = tl.load(
+        history + (at % lanes).to(tl.int64) * pitch + at // lanes, mask=had & (at < end), other=0
+    ).to(tl.int32)
+
+    looks = (length == 0) & (found >= 0)
+    other = tl.maximum(found, 0) % lanes
+    before = tl.maximum(found, 0) // lanes
+    most = tl.minimum(before, step)
+    candidate = history + other.to(tl.int64) * pitch + before
+    there = tl.load(candidate - 1 - i, mask=looks & (i < most), other=0).to(tl.int32)
+    following = tl.load(candidate, mask=looks, other=0).to(tl.int32)
+    equal = (there == own) & (i < most)
+    return at, length, missed, matched, looks, found, equal, following, place
+
+
+@triton.jit
+def end_match(match_places, moved, KIND: tl.constexpr, LEAST: tl.constexpr):
+    """Return where the match is and its length, which the caller stores, and the byte there.
+
+    With the other two functions the twin of predict._follow_matches.
+    """
+    at, length, missed, matched, looks, found, equal, following, place = moved
+    same = tl.min(tl.where(equal, _VERIFIED, tl.arange(0, _VERIFIED)), 0)
+    takes = looks & (same >= min(LEAST, 16))
+    recovers = (length == 0) & (takes == 0) & missed
+    at = tl.where(takes, found, at)
+    length = tl.where(takes, same, tl.where(recovers, 1, length))
+    tl.store(match_places + KIND, place)
+    return at, length, tl.where(takes, following, matched)
+
+
+@triton.jit
+def take_in(state, followed_one, step, byte, last):
+    """Take a byte into what the lane itself has seen; part of learn._learn_lanes."""
+    word = tl.load(state + _LANE_WORD)
+    word_1 = tl.load(state + _LANE_WORD_1)
+    word_2 = tl.load(state + _LANE_WORD_2)
+    line = tl.load(state + _LANE_LINE)
+    line_before = tl.load(state + _LANE_LINE_BEFORE)
+    followed = tl.load(followed_one + last).to(tl.int32)
+    tl.debug_barrier()
+    small = tl.where((byte >= 65) & (byte <= 90), byte + 32, byte)
+    letter = ((small >= 97) & (small <= 122)) | (small >= 128) | ((small >= 48) & (small <= 57))
+    longer = ((word.to(tl.uint32) + (small + 1).to(tl.uint32)) * _WORD_FACTOR).to(tl.int64)
+    ends = (word != 0) & (letter == 0)
+    tl.store(state + _LANE_WORD_2, tl.where(ends, word_1, word_2))
+    tl.store(state + _LANE_WORD_1, tl.where(ends, word, word_1))
+    tl.store(state + _LANE_WORD, tl.where(letter, longer, 0))
+    tl.store(state + _LANE_LINE_BEFORE, tl.where(byte == 10, line, line_before))
+    tl.store(state + _LANE_LINE, tl.where(byte == 10, (step + 1).to(tl.int64), line))
+    tl.store(followed_one + last, (((followed << 8) | byte) & 0xFFFF).to(tl.uint16))

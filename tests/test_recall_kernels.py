@@ -1,0 +1,197 @@
+"""The memory's kernels against its plain twin: state, bytes and payloads after every step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from kernels import DEVICE
+from sepzip.coder.binary import MOST_BYTES_A_STEP, LaneCoders
+from sepzip.lanes import longer_lanes, split_lanes
+from sepzip.recall.device import DeviceCoders, DeviceMemory
+from sepzip.recall.native import BoundSegment
+from sepzip.recall.plan import Plan, Settings, uses_of
+from sepzip.recall.profiles import PROFILES
+from sepzip.recall.state import PAD, Memory, new_memory, new_records
+
+Bytes = NDArray[np.uint8]
+Case = tuple[Plan, Settings]
+
+SCALE = 6 if DEVICE.type == "cuda" else 1
+"""The interpreter takes a good part of a second for a lane's byte."""
+
+
+class Plain:
+    """The compiled twin on the host, step by step."""
+
+    def __init__(
+        self, plan: Plan, settings: Settings, size: int, lanes: int, coders: LaneCoders, decodes: bool
+    ) -> None:
+        self.size, self.lanes = size, lanes
+        self.memory, records = new_memory(plan, settings, size, lanes), new_records(settings, lanes)
+        self.network = np.zeros((lanes, 256), np.int32)
+        self._arguments = self.memory, records, settings, uses_of(plan), coders
+        self._decodes = decodes
+        self._steps = self.memory.history.shape[1] - PAD
+        self._at = 0
+
+    def step(self, symbols: Bytes | None, network: NDArray[np.int32] | None) -> Bytes:
+        """Code a byte of every lane and learn it; return them."""
+        step, lanes, history = self._at, self.lanes, self.memory.history
+        active = longer_lanes(self.size, lanes) if step == self._steps - 1 else lanes
+        if symbols is not None:
+            history[:, PAD + step] = symbols
+        BoundSegment(*self._arguments, network, self._decodes).run(step, 1, active)
+        self._at += 1
+        return history[:, PAD + step].copy()
+
+
+def new_coders(lanes: int, steps: int) -> LaneCoders:
+    """Return coders that begin to encode so many steps."""
+    room = steps * MOST_BYTES_A_STEP + 4
+    at = np.arange(lanes, dtype=np.int64) * room
+    low = np.zeros(lanes, np.int64)
+    return LaneCoders(low, low + 0xFFFFFFFF, low.copy(), at, at + room, np.zeros(lanes * room, np.uint8))
+
+
+def decoders_of(coders: LaneCoders, first: NDArray[np.int64]) -> LaneCoders:
+    """Return coders that begin to decode what others have coded from their places `first` on."""
+    lanes = len(first)
+    data, end = coders.data.copy(), coders.at.copy()
+    code = np.zeros(lanes, np.int64)
+    for lane in range(lanes):
+        for shift in (24, 16, 8, 0):
+            data[end[lane]] = int(coders.low[lane]) >> shift & 255
+            end[lane] += 1
+        for i in range(4):
+            code[lane] = code[lane] << 8 | data[first[lane] + i]
+    low = np.zeros(lanes, np.int64)
+    return LaneCoders(low, low + 0xFFFFFFFF, code, first + 4, end, data)
+
+
+def networks(size: int, lanes: int, step: int) -> NDArray[np.int32]:
+    """Return the starts of frequencies, int32 [lanes, 256], that favour some bytes by far."""
+    generator = np.random.default_rng(size + step)
+    weights = generator.random((lanes, 256)) ** 8 + 1e-6
+    counts = np.maximum((weights / weights.sum(1, keepdims=True) * (1 << 23)).astype(np.int64), 1)
+    counts[:, 255] += (1 << 24) - counts.sum(1)
+    starts: NDArray[np.int64] = np.cumsum(counts, 1) - counts
+    return starts.astype(np.int32)
+
+
+def same_memory(device: DeviceMemory, plain: Memory, step: int) -> None:
+    """Assert that both are the same to the last bit."""
+    for name, array in device.numpy()._asdict().items():
+        expected = getattr(plain, name)
+        assert array.dtype == expected.dtype and array.shape == expected.shape
+        assert np.array_equal(array, expected), (name, step, np.argwhere(array != expected)[:5].tolist())
+
+
+def same_coders(device: DeviceCoders, plain: LaneCoders) -> None:
+    for name, array in device.numpy()._asdict().items():
+        assert np.array_equal(array[: len(getattr(plain, name))], getattr(plain, name)), name
+
+
+def check(case: Case, data: Bytes, lanes: int, has_network: bool = False) -> None:
+    """Assert that the twins are the same after every step, encoding and decoding."""
+    plan, settings = case
+    symbols = split_lanes(data, lanes)
+    coders = new_coders(lanes, len(symbols))
+    first = coders.at.copy()
+    for decodes in (False, True):
+        if decodes:
+            coders = decoders_of(coders, first)
+        plain = Plain(plan, settings, len(data), lanes, coders, decodes)
+        memory = DeviceMemory(plan, settings, len(data), lanes, DEVICE, has_network)
+        on_device = DeviceCoders.new(lanes, len(coders.data), DEVICE)
+        on_device.load(coders)
+        if not decodes:
+            memory.see(torch.from_numpy(symbols).to(DEVICE), 0)
+        for step, row in enumerate(symbols):
+            network = networks(len(data), lanes, step) if has_network else None
+            if network is not None:
+                memory.starts.copy_(torch.from_numpy(network))
+            memory.step(on_device, decodes)
+            found = plain.step(None if decodes else row, network)
+            assert found.tolist() == row.tolist()
+            assert memory.seen(step, step + 1).cpu().numpy()[0].tolist() == row.tolist()
+            if not decodes:
+                # The plain twin has not seen what is still to come.
+                plain.memory.history[:, PAD + step + 1 :] = symbols[step + 1 :].T
+            same_memory(memory, plain.memory, step)
+            same_coders(on_device, coders)
+        assert int(memory.position.item()) == len(symbols)
+
+
+def whole(
+    profile: int, table_bits: int, record: int = 0, sample: int = 0, big_endian: int = 0, contexts: int = 0
+) -> Case:
+    """Return a plan with all of its profile's contexts, or so many, and tables of a given size."""
+    plan = Plan(profile, record, sample, big_endian)
+    contexts = contexts or len(PROFILES[profile].contexts)
+    columns = record if record < 1024 else 0
+    return plan, Settings(contexts, table_bits, record, columns, sample, big_endian)
+
+
+def some_text(text: bytes, size: int) -> Bytes:
+    # The same again and again, for matches.
+    return np.frombuffer((text[2000 : 2000 + size // 3] * 4)[:size], np.uint8).copy()
+
+
+def waves(size: int, sample: int, big_endian: bool, record: int) -> Bytes:
+    generator = np.random.default_rng(size)
+    count = size // sample + 1
+    wave = 9000 * np.sin(np.arange(count) / 7) + generator.normal(0, 90, count)
+    if record:
+        wave += 4000 * np.sin(np.arange(count) * 6.28 * sample / record)
+    if sample == 1:
+        return (128 + wave / 110).astype(np.uint8)[:size]
+    return wave.astype(">i2" if big_endian else "<i2").view(np.uint8)[:size].copy()
+
+
+@pytest.mark.parametrize("lanes, size", [(1, 16), (3, 29), (20, 50), (64, 40)])
+def test_text(text: bytes, lanes: int, size: int) -> None:
+    check(whole(0, 12), some_text(text, size * SCALE), lanes)
+
+
+@pytest.mark.parametrize("table_bits", [5, 7])
+def test_lanes_that_fight_for_buckets(text: bytes, table_bits: int) -> None:
+    check(whole(1, table_bits), some_text(text, 34 * SCALE), 12)
+
+
+def test_few_contexts_and_a_network(text: bytes) -> None:
+    check(whole(0, 10, contexts=5), some_text(text, 22 * SCALE), 4, has_network=True)
+
+
+def test_long_matches() -> None:
+    # At the 33rd byte a lane finds what was there before, of 32 bytes, and then goes on in it.
+    check(whole(5, 9, contexts=2), np.frombuffer(b"abc" * 25 * SCALE, np.uint8), 2)
+
+
+@pytest.mark.parametrize("record", [3, 1000, 1024])
+def test_records(record: int) -> None:
+    data = np.random.default_rng(record).integers(0, 4, 25 * SCALE).astype(np.uint8)
+    check(whole(2, 10, record=record), data, 2)
+
+
+@pytest.mark.parametrize(
+    "sample, big_endian, record",
+    [(1, 0, 0), (1, 0, 5), (2, 0, 0), (2, 0, 6), (2, 1, 0), (2, 1, 6), (2, 1, 7)],
+)
+def test_samples(sample: int, big_endian: int, record: int) -> None:
+    data = waves(27 * SCALE, sample, big_endian > 0, record)
+    check(whole(3, 10, record=record, sample=sample, big_endian=big_endian), data, 2)
+
+
+def test_floats() -> None:
+    values = np.cumsum(np.random.default_rng(1).normal(0, 1, 5 * SCALE)).astype("<f8")
+    data = values.view(np.uint8)[:-3].copy()
+    check(whole(4, 10, record=16), data, 1)
+    check(whole(4, 10), data[:21].copy(), 2)
+
+
+def test_genome() -> None:
+    data = np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(1).integers(0, 4, 22 * SCALE)]
+    check(whole(5, 10), data, 3)
