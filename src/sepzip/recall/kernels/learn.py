@@ -81,7 +81,7 @@ def _count_lane(
     steps,
     match_mask,
     CONTEXTS: tl.constexpr,
-    BUCKET_BITS: tl.constexpr,
+    bucket_bits,
 ):
     """Count what followed in the buckets that the lane wants, and learn what else it has to say."""
     row = history + lane.to(tl.int64) * (steps + _PAD) + _PAD + step
@@ -96,7 +96,7 @@ def _count_lane(
     place = tl.load(places + own)
     check = tl.load(checks + own) & 0xFFFF
     inside = (context < CONTEXTS) & (place >= 0)
-    claim = tl.load(claims + (context << BUCKET_BITS) + place, mask=inside, other=0)
+    claim = tl.load(claims + (context << bucket_bits) + place, mask=inside, other=0)
     owner = (claim >> 16).to(tl.int32) ^ _FREE
     inside = inside & ((claim & 0xFFFF).to(tl.int32) == check)
     tl.atomic_add(
@@ -187,7 +187,7 @@ def _learn_rows(
     tl.store(row_counts + row, tl.zeros_like(times), mask=touched)
 
 
-@triton.jit(do_not_specialize=["lanes", "steps", "match_mask", "rows"])
+@triton.jit(do_not_specialize=["lanes", "steps", "match_mask", "rows", "bucket_bits"])
 def count_kernel(
     stretch,
     root,
@@ -219,7 +219,7 @@ def count_kernel(
     match_mask,
     rows,
     CONTEXTS: tl.constexpr,
-    BUCKET_BITS: tl.constexpr,
+    bucket_bits,
     SETS_USED: tl.constexpr,
     CELLS_A_PROGRAM: tl.constexpr,
     ROWS_A_PROGRAM: tl.constexpr,
@@ -251,7 +251,7 @@ def count_kernel(
             steps,
             match_mask,
             CONTEXTS,
-            BUCKET_BITS,
+            bucket_bits,
         )
     elif program < lanes + cell_programs:
         first = (program - lanes) * CELLS_A_PROGRAM
@@ -274,7 +274,7 @@ def count_kernel(
         )
 
 
-@triton.jit(do_not_specialize=["lanes"])
+@triton.jit(do_not_specialize=["lanes", "bucket_bits"])
 def apply_kernel(
     reciprocal,
     slots,
@@ -285,7 +285,7 @@ def apply_kernel(
     position,
     lanes,
     CONTEXTS: tl.constexpr,
-    BUCKET_BITS: tl.constexpr,
+    bucket_bits,
 ):
     """Update the buckets that a lane's nibble has claimed, a program each, and count the step."""
     number = tl.program_id(0)
@@ -295,7 +295,7 @@ def apply_kernel(
     is_new = check >= 65536
     check = check & 0xFFFF
     inside = context < CONTEXTS
-    at = claims + (context << BUCKET_BITS) + place
+    at = claims + (context << bucket_bits) + place
     claim = tl.load(at, mask=inside, other=0)
     # Others may have taken their claims away already, but none is another's.
     owns = inside & (claim == (((number ^ _FREE) << 16).to(tl.uint32) | check.to(tl.uint32)))
@@ -306,7 +306,7 @@ def apply_kernel(
     inside = owns[:, None] & (node >= 0)
     seen = tl.load(counts, mask=inside, other=0)
     tl.store(counts, tl.zeros_like(seen), mask=inside)
-    bucket = slots + (context.to(tl.int64) * (16 << BUCKET_BITS) + place * 16)[:, None] + node
+    bucket = slots + (context.to(tl.int64) * (16 << bucket_bits) + place * 16)[:, None] + node
     slot = tl.load(bucket, mask=inside, other=0).to(tl.int32)
     slot = tl.where(is_new[:, None], 0, slot)
     p, count = (slot & 0xFFFF) ^ 0x8000, slot >> 16

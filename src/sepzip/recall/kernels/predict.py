@@ -97,13 +97,13 @@ def _class_of(slot):
 
 
 @triton.jit
-def _look_up(slots, orders, hashes, CONTEXTS: tl.constexpr, BUCKET_BITS: tl.constexpr):
+def _look_up(slots, orders, hashes, CONTEXTS: tl.constexpr, bucket_bits):
     """Look up the two buckets where each context's may be; _choose_buckets takes what this returns."""
     context = tl.arange(0, _INPUTS)
     inside = context < CONTEXTS
-    place = (hashes >> (32 - BUCKET_BITS)).to(tl.int32)
+    place = (hashes >> (32 - bucket_bits)).to(tl.int32)
     check = tl.maximum((hashes & 0xFFFF).to(tl.int32), 1)
-    table = slots + context.to(tl.int64) * (16 << BUCKET_BITS)
+    table = slots + context.to(tl.int64) * (16 << bucket_bits)
     bucket, beside = table + place * 16, table + (place ^ 1) * 16
     head = tl.load(bucket, mask=inside, other=0).to(tl.int32)
     head_beside = tl.load(beside, mask=inside, other=0).to(tl.int32)
@@ -222,7 +222,7 @@ def _predict_nodes(
     size_1,
     column,
     CONTEXTS: tl.constexpr,
-    BUCKET_BITS: tl.constexpr,
+    bucket_bits,
     COLUMNS: tl.constexpr,
     NETWORK: tl.constexpr,
 ):
@@ -233,7 +233,7 @@ def _predict_nodes(
     above them the nearer point; those of the others; and the probabilities of the mixer.
     """
     context = tl.arange(0, _INPUTS)[None, :]
-    at = slots + (context.to(tl.int64) * (16 << BUCKET_BITS) + place * 16 + node[:, None])
+    at = slots + (context.to(tl.int64) * (16 << bucket_bits) + place * 16 + node[:, None])
     slot = tl.load(at, mask=found & (node >= 0)[:, None], other=0).to(tl.int32)
     # Whatever depends on nothing else is loaded before it is waited for.
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
@@ -386,7 +386,7 @@ def _claim(
     lane,
     nibble: tl.constexpr,
     CONTEXTS: tl.constexpr,
-    BUCKET_BITS: tl.constexpr,
+    bucket_bits,
 ):
     """Claim the buckets of a nibble; the smallest number gets a bucket. Records places and checks.
 
@@ -396,7 +396,7 @@ def _claim(
     inside = context < CONTEXTS
     number = 2 * lane + nibble
     claim = ((number ^ _FREE) << 16).to(tl.uint32) | check.to(tl.uint32)
-    tl.atomic_max(claims + (context << BUCKET_BITS) + place, claim, mask=inside, sem="relaxed")
+    tl.atomic_max(claims + (context << bucket_bits) + place, claim, mask=inside, sem="relaxed")
     tl.store(places + number * _INPUTS + context, place)
     tl.store(checks + number * _INPUTS + context, tl.where(found, check, check | 65536))
 
@@ -485,7 +485,7 @@ def _decode_nibble(probabilities, low, high, code, at, data, end):
 # Of gradients nothing is known of the alignment: a thread adds one of a row's numbers, not four in turn, so
 # that a row takes one request of a warp.
 @triton.jit(
-    do_not_specialize=["lanes", "steps", "longer", "record", "match_mask"],
+    do_not_specialize=["lanes", "steps", "longer", "record", "match_mask", "bucket_bits"],
     do_not_specialize_on_alignment=["gradient"],
 )
 def predict_kernel(
@@ -535,7 +535,7 @@ def predict_kernel(
     record,
     match_mask,
     CONTEXTS: tl.constexpr,
-    BUCKET_BITS: tl.constexpr,
+    bucket_bits,
     USED: tl.constexpr,
     TEXT: tl.constexpr,
     RECORDS: tl.constexpr,
@@ -608,7 +608,7 @@ def predict_kernel(
         SAMPLE,
         BIG_ENDIAN,
     )
-    looked_up = _look_up(slots, orders, hashes, CONTEXTS, BUCKET_BITS)
+    looked_up = _look_up(slots, orders, hashes, CONTEXTS, bucket_bits)
     moved_0 = go_on_with_match(history, begun_0, step, lanes, pitch, last)
     moved_1 = go_on_with_match(history, begun_1, step, lanes, pitch, last)
     place_0, check_0, found_0, longest = _choose_buckets(looked_up, CONTEXTS)
@@ -651,14 +651,14 @@ def predict_kernel(
             size_1,
             column,
             CONTEXTS,
-            BUCKET_BITS,
+            bucket_bits,
             COLUMNS,
             NETWORK,
         )
         upper, low, high, code, at = _decode_nibble(predicted_0[0], low, high, code, at, data, end)
         upper = tl.where(active, upper, 0)
         hashes = finished(hashes + (upper + 16).to(tl.uint32) * _NIBBLE)
-        looked_up = _look_up(slots, orders, hashes, CONTEXTS, BUCKET_BITS)
+        looked_up = _look_up(slots, orders, hashes, CONTEXTS, bucket_bits)
         place_1, check_1, found_1, _ = _choose_buckets(looked_up, CONTEXTS)
         seen_1 = ((16 | upper) << quarter) | (seen_0 - (1 << quarter))
         predicted_1 = _predict_nodes(
@@ -686,7 +686,7 @@ def predict_kernel(
             size_1,
             column,
             CONTEXTS,
-            BUCKET_BITS,
+            bucket_bits,
             COLUMNS,
             NETWORK,
         )
@@ -708,7 +708,7 @@ def predict_kernel(
     else:
         byte = tl.load(row + step).to(tl.int32)
         hashes = finished(hashes + ((byte >> 4) + 16).to(tl.uint32) * _NIBBLE)
-        looked_up = _look_up(slots, orders, hashes, CONTEXTS, BUCKET_BITS)
+        looked_up = _look_up(slots, orders, hashes, CONTEXTS, bucket_bits)
         place_1, check_1, found_1, _ = _choose_buckets(looked_up, CONTEXTS)
         bit_number = tl.arange(0, 8)
         seen = (256 | byte) >> (8 - bit_number)
@@ -739,7 +739,7 @@ def predict_kernel(
             size_1,
             column,
             CONTEXTS,
-            BUCKET_BITS,
+            bucket_bits,
             COLUMNS,
             NETWORK,
         )
@@ -776,8 +776,8 @@ def predict_kernel(
     tl.store(lows + lane, low, mask=active)
     tl.store(highs + lane, high, mask=active)
     tl.store(ats + lane, at, mask=active)
-    _claim(claims, places, checks, place_0, check_0, found_0, lane, 0, CONTEXTS, BUCKET_BITS)
-    _claim(claims, places, checks, place_1, check_1, found_1, lane, 1, CONTEXTS, BUCKET_BITS)
+    _claim(claims, places, checks, place_0, check_0, found_0, lane, 0, CONTEXTS, bucket_bits)
+    _claim(claims, places, checks, place_1, check_1, found_1, lane, 1, CONTEXTS, bucket_bits)
     # The largest lane decides what followed a pair of bytes.
     tl.atomic_max(followers + ((before << 8) | last), (step + 1) * lanes + lane, sem="relaxed")
     take_in(state, followed_one, step, byte, last)
