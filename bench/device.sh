@@ -28,7 +28,7 @@ if [ -n "$cpu_frames" ]; then
     diff -rq "$out/frames" "$cpu_frames" && echo "frames equal to the CPU's: $(ls "$cpu_frames" | wc -l)" || failed=1
 fi
 
-python bench/steps.py "$files/$largest" --network pac --level 1 --level 3 --level 6 --level 9 --steps 4096 \
+python bench/steps.py "$files/$largest" --network pac --network pac-small --level 1 --level 5 --level 9 --steps 4096 \
     --device cuda | tee "$out/steps.jsonl" || failed=1
 all=cuda:0
 [ "$(nvidia-smi -L | wc -l)" -gt 1 ] && all=cuda:0,1

@@ -96,7 +96,7 @@ def flipped(frame: bytes, bit: int) -> bytes:
 def random_header(frame: bytes, chance: random.Random, checked: bool) -> bytes:
     """Return the frame behind a header of random settings, or of random bytes; `checked` gives it a CRC."""
     if chance.random() < 0.5:
-        settings = presets.LEVELS[1].model
+        settings = presets.NETWORKS["pac-small"][True].model
         names = ["context", "patch", "stride", "embedding", "hidden", "lanes_per_coder", "seed"]
         changes = {name: chance.choice([0, 1, 7, 64, 1000, 4096, 65536, 1 << 31]) for name in names}
         try:

@@ -22,9 +22,11 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture
 def folder(tmp_path: Path, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three files, in it as the working directory: coded, stored, and two frames, one without the SEB."""
-    (tmp_path / "coded.sep").write_bytes(sepzip.compress(TEXT, lanes=2))
+    (tmp_path / "coded.sep").write_bytes(sepzip.compress(TEXT, network="pac-small", lanes=2))
     (tmp_path / "stored.sep").write_bytes(sepzip.compress(CONTENT))
-    frames = sepzip.compress(TEXT, lanes=2) + sepzip.compress(TEXT, lanes=3, semantics=False)
+    frames = sepzip.compress(TEXT, network="pac-small", lanes=2) + sepzip.compress(
+        TEXT, network="pac-small", lanes=3, semantics=False
+    )
     (tmp_path / "frames.sep").write_bytes(frames)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -81,10 +81,14 @@ def test_a_signal_with_several_segments_in_flight(tmp_path: Path, number: signal
     assert [path.name for path in folder.iterdir()] == ["name"]
 
 
+@pytest.mark.parametrize("network", ["pac-small", "recall"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_networks_work(tmp_path: Path, text: bytes, number: signal.Signals) -> None:
-    (tmp_path / "name").write_bytes(text[:100_000])
-    line = ["env", "OMP_NUM_THREADS=1", *MODULE, "-1", "--device", "cpu", "--lanes", "8"]
+def test_a_signal_while_the_networks_work(
+    tmp_path: Path, text: bytes, network: str, number: signal.Signals
+) -> None:
+    size = 100_000 if network == "pac-small" else 3_000_000
+    (tmp_path / "name").write_bytes((text * (1 + size // len(text)))[:size])
+    line = ["env", "OMP_NUM_THREADS=1", *MODULE, "--network", network, "--device", "cpu", "--lanes", "8"]
     with start("--segment", "8K", "--streams", "2", tmp_path / "name", command=line) as process:
         # Beside the main thread one for each stream; there may be others from before.
         tasks = Path(f"/proc/{process.pid}/task")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from conftest import TINY, TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip.exact.guard import ExactOnly, InexactOperationError
 from sepzip.memory import memory_needed
 from sepzip.model import Model
-from sepzip.presets import LEVELS, NETWORKS, ModelSettings
+from sepzip.presets import NETWORKS, ModelSettings
 
 CPU = torch.device("cpu")
 # The largest settings do not fit into the memory of most machines; small ones of their network are tested.
@@ -68,9 +69,9 @@ def _run_guarded(settings: ModelSettings, lanes: int, steps: int) -> None:
         model.fingerprint()
 
 
-@pytest.mark.parametrize("level", [1, 3, 4])
-def test_levels_are_exact(level: int) -> None:
-    _run_guarded(LEVELS[level].model, 6, 3)
+@pytest.mark.parametrize("changes", [{}, {"embedding": 16, "lane_widths": (32,), "hidden": 512}])
+def test_small_networks_are_exact(changes: dict[str, Any]) -> None:
+    _run_guarded(replace(NETWORKS["pac-small"][True].model, **changes), 6, 3)
 
 
 @pytest.mark.parametrize(("name", "semantics"), PUBLISHED)

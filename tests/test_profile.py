@@ -16,6 +16,7 @@ from sepzip import presets
 from sepzip.cli.profiles import fitting_streams, profile_json, profile_table
 from sepzip.cli.run import FAILED, main
 from sepzip.errors import UsageError
+from sepzip.memory import memory_needed
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import Preset
 from sepzip.profile import DeviceReport, Profile, Report
@@ -156,12 +157,13 @@ def test_the_command_says_where_the_time_went(
         return encode(*arguments)
 
     stand_in.encode_segment = slow  # type: ignore[attr-defined]
-    needed = 36 << 20
-    arguments = ["-1", "--device", "cpu", "--lanes", "4", "--segment", "400", "--streams", "4"]
+    needed = -(-memory_needed(presets.NETWORKS["pac-small"][True].model, 4, 400) >> 20) << 20
+    arguments = ["--network", "pac-small", "--device", "cpu", "--lanes", "4"]
+    arguments += ["--segment", "400", "--streams", "4"]
     assert main("sep", [*arguments, "-M", str(2 * needed), "-vv", str(source)]) == 0
     lines = capfd.readouterr().err.splitlines()
     assert lines[0].startswith(f"{source}: 1500 => ")
-    assert lines[1] == "  2 of 4 streams fit in 75.5 MB"
+    assert lines[1] == f"  2 of 4 streams fit in {2 * needed / 1e6:.1f} MB"
     assert lines[2].split()[2:] == ["total", "cpu", "x", "4"]
     assert [line.split("  ")[1] for line in lines[3:]] == [
         "read", "copy in", "step", "copy out", "code", "write", "idle",
@@ -201,7 +203,8 @@ def test_the_command_writes_profiles(
 
 def test_segments_of_a_size(source: Path, text: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     # The networks themselves, with several segments in flight.
-    arguments = ["-1", "--device", "cpu", "--lanes", "20", "--segment", "500", "--streams", "2", "--verify"]
+    arguments = ["--network", "pac-small", "--device", "cpu", "--lanes", "20"]
+    arguments += ["--segment", "500", "--streams", "2", "--verify"]
     assert main("sep", [*arguments, str(source)]) == 0
     assert main("sep", ["-l", "--json", f"{source}.sep"]) == 0
     segments = json.loads(capfd.readouterr().out)["files"][0]["frames"][0]["segments"]

@@ -236,7 +236,7 @@ _NNCP_SMALL = replace(
 )
 
 _RECALL = ModelSettings(
-    network="recall", semantics=False, patch=0, stride=0, lane_widths=(), contexts=20, table_bits=22
+    network="recall", semantics=False, patch=0, stride=0, lane_widths=(), contexts=26, table_bits=22
 )
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
@@ -300,24 +300,25 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
 }
 """Named settings: the network alone (False) and, where that exists, with the SEB in front of it (True)."""
 
-_WIDE = replace(_SMALL, embedding=16, lane_widths=(32,), hidden=1024)
-_WIDER = replace(_WIDE, hidden=2048)
-
 LEVELS: dict[int, Preset] = {
-    level: Preset(model, lanes=lanes)
-    for level, lanes, model in (
-        (1, 512, replace(_SMALL, context=16, patch=8, lane_widths=(8,), hidden=128)),
-        (2, 512, _SMALL),
-        (3, 256, _SMALL),
-        (4, 256, replace(_WIDE, hidden=512)),
-        (5, 256, _WIDE),
-        (6, 128, _WIDE),
-        (7, 128, _WIDER),
-        (8, 128, replace(_WIDER, embedding=32)),
-        (9, 64, replace(_WIDER, embedding=32)),
+    level: Preset(
+        replace(_RECALL, contexts=contexts, table_bits=table_bits), lanes=lanes, bytes_per_lane=1 << 14
+    )
+    for level, lanes, contexts, table_bits in (
+        (1, 1024, 6, 20),
+        (2, 512, 10, 20),
+        (3, 512, 10, 22),
+        (4, 256, 16, 22),
+        (5, 128, 26, 22),
+        (6, 128, 26, 24),
+        (7, 64, 26, 24),
+        (8, 32, 26, 24),
+        (9, 8, 26, 24),
     )
 }
-DEFAULT_LEVEL = 3
+"""Memories of contexts: more lanes are faster on a GPU, fewer of them and more contexts smaller."""
+
+DEFAULT_LEVEL = 5
 
 
 def resolve(
@@ -349,7 +350,7 @@ def resolve(
         if level not in LEVELS:
             raise UsageError(f"level {level} is not one of {min(LEVELS)} to {max(LEVELS)}")
         preset = LEVELS[level]
-        if not semantics:
+        if not semantics and preset.model.semantics:
             preset = replace(preset, model=_without_semantics(preset.model))
     if lanes is not None:
         most = preset.model.most_lanes

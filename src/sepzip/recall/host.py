@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -64,15 +63,7 @@ class _Run:
         bound = self._bound
         if bound is None:
             raise RuntimeError("no coder was bound")
-        threads = [
-            threading.Thread(target=bound.run, args=(self.step, steps, active, number, self._threads))
-            for number in range(1, self._threads)
-        ]
-        for thread in threads:
-            thread.start()
-        bound.run(self.step, steps, active, 0, self._threads)
-        for thread in threads:
-            thread.join()
+        bound.run(self.step, steps, active, self._threads)
 
 
 def _threads() -> int:

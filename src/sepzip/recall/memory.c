@@ -6,8 +6,9 @@
 
    The arrays are made in state.py, which says what they hold. */
 
-#include <sched.h>
+#include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A build for each set of vector instructions: the same integers, faster. */
@@ -31,7 +32,7 @@ enum {
     LANE_NUMBERS = 10, TAPS = 16, PREDICTIONS = 9,
     CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 16, FREE = 65535, NONE = -1,
     RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, FINAL_RATE = 30,
-    WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
+    LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
 };
 
 /* A lane's numbers. */
@@ -115,8 +116,6 @@ typedef struct {
     int64_t uses;
     int64_t decodes;
     int64_t touched_stride;
-    int32_t waiting;
-    int32_t turn;
 } Segment;
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -740,36 +739,65 @@ VECTORISED static void predict_lanes(Segment *s, int64_t first, int64_t end, int
 
 VECTORISED static void learn_sets(Segment *s, int set, int64_t step) { learn_weights(s, set, step); }
 
-/* Wait until all threads are here. */
-static void meet(Segment *s, int threads) {
+/* Where threads wait for each other. They look for a moment, and then sleep: their processor may be wanted. */
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t turned;
+    int waiting;
+    int turn;
+} Meeting;
+
+__attribute__((visibility("default"))) void *sepzip_meeting_new(void) {
+    Meeting *meeting = calloc(1, sizeof *meeting);
+    if (meeting) {
+        pthread_mutex_init(&meeting->mutex, NULL);
+        pthread_cond_init(&meeting->turned, NULL);
+    }
+    return meeting;
+}
+
+__attribute__((visibility("default"))) void sepzip_meeting_free(void *address) {
+    Meeting *meeting = address;
+    pthread_cond_destroy(&meeting->turned);
+    pthread_mutex_destroy(&meeting->mutex);
+    free(meeting);
+}
+
+static void meet(Meeting *meeting, int threads) {
     if (threads == 1) return;
-    int32_t turn = __atomic_load_n(&s->turn, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&s->waiting, 1, __ATOMIC_ACQ_REL) == threads) {
-        __atomic_store_n(&s->waiting, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&s->turn, turn + 1, __ATOMIC_RELEASE);
+    pthread_mutex_lock(&meeting->mutex);
+    int turn = meeting->turn;
+    if (++meeting->waiting == threads) {
+        meeting->waiting = 0;
+        __atomic_store_n(&meeting->turn, turn + 1, __ATOMIC_RELEASE);
+        pthread_cond_broadcast(&meeting->turned);
+        pthread_mutex_unlock(&meeting->mutex);
         return;
     }
-    for (int tries = 0; __atomic_load_n(&s->turn, __ATOMIC_ACQUIRE) == turn; tries++) {
-        /* The others may need this processor. */
-        if (tries > 2000) sched_yield();
+    pthread_mutex_unlock(&meeting->mutex);
+    for (int looks = 0; looks < LOOKS; looks++) {
+        if (__atomic_load_n(&meeting->turn, __ATOMIC_ACQUIRE) != turn) return;
     }
+    pthread_mutex_lock(&meeting->mutex);
+    while (meeting->turn == turn) pthread_cond_wait(&meeting->turned, &meeting->mutex);
+    pthread_mutex_unlock(&meeting->mutex);
 }
 
 /* Run `steps` steps from step `first` as thread number `thread` of `threads` that all call this. In the last
    step `last_active` lanes have a byte. */
 __attribute__((visibility("default"))) void sepzip_memory_run(
-    Segment *s, int64_t first, int64_t steps, int64_t last_active, int thread, int threads
+    Segment *s, int64_t first, int64_t steps, int64_t last_active, int thread, int threads, void *meeting
 ) {
     int64_t sets = s->columns ? 4 : 3, tasks = s->contexts + sets + 2;
     int64_t begin = s->lanes * thread / threads, end = s->lanes * (thread + 1) / threads;
     for (int64_t step = first; step < first + steps; step++) {
         predict_lanes(s, begin, end, step, step == first + steps - 1 ? last_active : s->lanes);
-        meet(s, threads);
+        meet(meeting, threads);
         for (int64_t task = thread; task < tasks; task += threads) {
             if (task >= s->contexts && task < s->contexts + sets) learn_sets(s, (int)(task - s->contexts), step);
             else learn_task(s, task, step);
         }
-        meet(s, threads);
+        meet(meeting, threads);
     }
 }
 

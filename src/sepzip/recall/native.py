@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import threading
 from functools import cache
 
 import numpy as np
@@ -35,7 +36,7 @@ _NUMBERS = (
 
 
 class Segment(ctypes.Structure):
-    """Segment of memory.c: addresses of arrays, numbers, and where threads meet."""
+    """Segment of memory.c: addresses of arrays, and numbers."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _ARRAYS),
@@ -55,11 +56,14 @@ def _library() -> ctypes.CDLL:
         ctypes.POINTER(Segment),
         *[ctypes.c_int64] * 3,
         *[ctypes.c_int] * 2,
+        ctypes.c_void_p,
     ]
+    library.sepzip_meeting_new.restype = ctypes.c_void_p
+    library.sepzip_meeting_free.argtypes = [ctypes.c_void_p]
     library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     library.sepzip_count_differences.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
-    for name in ("sepzip_memory_run", "sepzip_convert_calls", "sepzip_count_differences"):
-        getattr(library, name).restype = None
+    for name in ("memory_run", "convert_calls", "count_differences", "meeting_free"):
+        getattr(library, f"sepzip_{name}").restype = None
     return library
 
 
@@ -118,7 +122,37 @@ class BoundSegment:
             touched_stride=records.touched.shape[1],
         )
 
-    def run(self, first: int, steps: int, last_active: int, thread: int = 0, threads: int = 1) -> None:
-        """Run steps as one of several threads, all of which have to call this."""
-        _library().sepzip_memory_run(ctypes.byref(self._segment), first, steps, last_active, thread, threads)
+    def run(self, first: int, steps: int, last_active: int, threads: int = 1) -> None:
+        """Run steps from step `first` by so many threads; `last_active` lanes have a byte in the last."""
+        library = _library()
+        if threads == 1:
+            library.sepzip_memory_run(ctypes.byref(self._segment), first, steps, last_active, 0, 1, None)
+            return
+        meeting = library.sepzip_meeting_new()
+        if not meeting:
+            raise MemoryError
+        counted = threading.Event()
+        others: list[threading.Thread] = []
+
+        def work(number: int) -> None:
+            counted.wait()
+            library.sepzip_memory_run(
+                ctypes.byref(self._segment), first, steps, last_active, number, 1 + len(others), meeting
+            )
+
+        try:
+            try:
+                for number in range(1, threads):
+                    thread = threading.Thread(target=work, args=(number,))
+                    thread.start()
+                    others.append(thread)
+            except RuntimeError:
+                # The system has no more threads: those that there are do it, with the same bytes.
+                pass
+            counted.set()
+            work(0)
+            for thread in others:
+                thread.join()
+        finally:
+            library.sepzip_meeting_free(meeting)
 

@@ -96,7 +96,7 @@ def _fields(*fields: int) -> dict[int, int]:
     return dict.fromkeys(fields, _ALL)
 
 
-_LAST_1, _LAST_2, _LAST_3, _LAST_4 = 0, 1, 2, 3
+_LAST_1, _LAST_2, _LAST_3, _LAST_4, _LAST_5 = range(5)
 
 _CONTEXTS: dict[str, dict[int, int]] = {
     **{f"o{count}": _order(count) for count in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)},
@@ -115,7 +115,14 @@ _CONTEXTS: dict[str, dict[int, int]] = {
     "s34": _fields(_LAST_3, _LAST_4),
     "s24": _fields(_LAST_2, _LAST_4),
     "sm": _last(0xFF, 0xF0, 0xF0, 0xF0),
+    "sm5": _last(0xE0, 0xE0, 0xE0, 0xE0, 0xE0, 0xE0),
+    "sm7": _last(0xFF, 0xFF, 0xC0, 0xC0, 0xC0, 0xC0, 0xC0),
     "sm6": _last(0xF8, 0xF0, 0xF0, 0xF0, 0xE0, 0xE0),
+    "s345": _fields(_LAST_3, _LAST_4, _LAST_5),
+    "wc": _fields(Field.WORD, Field.COLUMN_IN_TEXT),
+    "w12": _fields(_LAST_1, Field.WORD_BEFORE, Field.WORD_BEFORE_THAT),
+    "o2w2": _fields(_LAST_1, _LAST_2, Field.WORD_BEFORE_THAT),
+    "wi2": _fields(Field.WORD, Field.FOLLOWED_TWO),
     "i1": _fields(Field.FOLLOWED_ONE, _LAST_1),
     "i2": _fields(Field.FOLLOWED_TWO, _LAST_1),
     "r1": _fields(Field.ABOVE, Field.COLUMN),
@@ -151,10 +158,14 @@ def _profile(name: str, contexts: str, **uses: bool) -> Profile:
 
 PROFILES: dict[int, Profile] = {
     0: _profile(
-        "text", "o1 o2 o3 o4 o6 w ww o5 ws w1c i2 la sm www o8 i1 s23 lc", uses_text=True
+        "text",
+        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 lc s345 w12 o2w2 wi2",
+        uses_text=True,
     ),
     1: _profile(
-        "program", "o1 o2 o3 o4 o6 s23 s13 sm w o5 i2 s24 s34 s2 ww i1 s3 sm6 o8", uses_text=True
+        "program",
+        "o1 o2 o3 o4 o6 s23 s13 sm w o5 i2 o12 s24 s34 s2 ww i1 s3 sm6 o8 la s4 www sm7",
+        uses_text=True,
     ),
     2: _profile(
         "records",
