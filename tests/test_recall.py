@@ -160,9 +160,10 @@ def test_lengths_are_checked(payload: bytes, lanes: int) -> None:
     assert coders.end[-1] == len(payload)
 
 
-@given(st.binary(max_size=400), st.integers(0, 40))
-def test_calls_go_back(data: bytes, calls: int) -> None:
-    content = np.frombuffer(data + bytes_of("code", 5 * calls), np.uint8)
+@given(st.lists(st.sampled_from([0xE8, 0xE9, 0, 255, 1, 0x80]), max_size=60), st.binary(max_size=40))
+def test_calls_go_back(codes: list[int], data: bytes) -> None:
+    # Calls within the displacements of others.
+    content = np.frombuffer(bytes(codes) + data + bytes(codes), np.uint8)
     absolute = make_absolute(content)
     make_relative(absolute)
     assert (absolute == content).all()

@@ -801,22 +801,18 @@ __attribute__((visibility("default"))) void sepzip_memory_run(
     }
 }
 
-/* Add the place times `sign` to the displacement, of 25 bits, of every x86 call and jump. */
+/* Make the displacements of x86 calls and jumps absolute, 24 bits of them, or relative again. One looks at the
+   byte before them and at the one behind, and changes neither: going back in the other direction undoes it. */
 __attribute__((visibility("default"))) void sepzip_convert_calls(uint8_t *data, int64_t size, int64_t sign) {
-    for (int64_t at = 0; at + 5 <= size;) {
+    for (int64_t n = 0; n + 5 <= size; n++) {
+        int64_t at = sign > 0 ? size - 5 - n : n;
         uint8_t *code = data + at;
-        if ((code[0] != 0xE8 && code[0] != 0xE9) || (code[4] != 0 && code[4] != 255)) {
-            at++;
-            continue;
-        }
-        uint32_t target = code[1] | (uint32_t)code[2] << 8 | (uint32_t)code[3] << 16 | (uint32_t)(code[4] & 1) << 24;
+        if ((code[0] != 0xE8 && code[0] != 0xE9) || (code[4] != 0 && code[4] != 255)) continue;
+        uint32_t target = code[1] | (uint32_t)code[2] << 8 | (uint32_t)code[3] << 16;
         target += (uint32_t)(sign * at);
         code[1] = (uint8_t)target;
         code[2] = (uint8_t)(target >> 8);
         code[3] = (uint8_t)(target >> 16);
-        code[4] = target >> 24 & 1 ? 255 : 0;
-        /* The four bytes are passed over, so that going back finds the same places. */
-        at += 5;
     }
 }
 
