@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from machine import commit
 
 from sepzip import presets
 from sepzip.devices import pick_devices
@@ -106,12 +107,6 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
         lines.append(f"| {file} | {size:,} | {coded} |")
     lines.append("| **all** | | " + " | ".join(f"{totals[name]:,}" for name in names) + " |")
     return "\n".join(lines)
-
-
-def commit() -> str:
-    """Return the checkout's commit, or nothing outside of one."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":
