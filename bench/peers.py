@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from results import PEER_NAMES
+
 COMMANDS = {
     "xz": ["xz", "-9e", "-k", "-f", "in"],
     "zstd": ["zstd", "-q", "-f", "--ultra", "-22", "--long=27", "in", "-o", "in.zst"],
@@ -32,13 +34,6 @@ BACK = {
     "brotli": ["brotli", "-d", "in.br", "-o", "in"],
     "7z": ["7z", "x", "-bd", "-y", "in.7z"],
     "zpaq": ["zpaq", "extract", "in.zpaq"],
-}
-NAMES = {
-    "xz": "xz -9e",
-    "zstd": "zstd -22",
-    "brotli": "brotli -q 11",
-    "7z": "7z PPMd",
-    "zpaq": "zpaq -m5",
 }
 SUFFIXES = {"xz": ".xz", "zstd": ".zst", "brotli": ".br", "7z": ".7z", "zpaq": ".zpaq"}
 
@@ -60,7 +55,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         theirs = list(pool.map(sizes, options.files))
-    print("| file | bytes | sep | " + " | ".join(NAMES[name] for name in found) + " |")
+    print("| file | bytes | sep | " + " | ".join(PEER_NAMES[name] for name in found) + " |")
     print("|---" * (3 + len(found)) + "|")
     totals = [0] * (2 + len(found))
     for path, row in zip(options.files, theirs, strict=True):
@@ -99,7 +94,9 @@ def measure(name: str, data: bytes) -> dict[str, Any]:
         made = time.perf_counter()
         source.unlink(missing_ok=True)
         begun_back = time.perf_counter()
-        subprocess.run(BACK[name], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            BACK[name], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         return {
             "bytes": len(data),
             "coded": coded,
@@ -111,7 +108,9 @@ def measure(name: str, data: bytes) -> dict[str, Any]:
 
 def _compress(name: str, data: bytes, folder: Path) -> int:
     (folder / "in").write_bytes(data)
-    subprocess.run(COMMANDS[name], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        COMMANDS[name], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return (folder / ("in" + SUFFIXES[name])).stat().st_size
 
 

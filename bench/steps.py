@@ -96,7 +96,8 @@ def main() -> None:
     asked += [(f"-{level}", presets.resolve(level, lanes=options.lanes)) for level in options.level]
     for label, preset in asked:
         result = measure(content, preset, device, options.steps)
-        print(json.dumps({"network": label, "device": device_name(device), "torch": torch.__version__} | result), flush=True)
+        about = {"network": label, "device": device_name(device), "torch": torch.__version__}
+        print(json.dumps(about | result), flush=True)
 
 
 if __name__ == "__main__":
