@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from machine import commit
-
 from sepzip import presets
 from sepzip.devices import pick_devices
 from sepzip.engine import decode_segment, encode_segment
@@ -64,10 +63,10 @@ def parse(text: str) -> presets.Preset:
     preset = presets.resolve(int(base)) if base.isdigit() else presets.resolve(network=base)
     for change in changes:
         key, value = change.split("=")
-        if key in ("lanes", "bytes_per_lane"):
-            preset = replace(preset, **{key: int(value)})
-        else:
-            preset = replace(preset, model=replace(preset.model, **{key: int(value)}))
+        new: dict[str, Any] = {key: int(value)}
+        if key not in ("lanes", "bytes_per_lane"):
+            new = {"model": replace(preset.model, **new)}
+        preset = replace(preset, **new)
     return preset
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import device_name
 
+from machine import device_name
 from sepzip import devices, engine, presets, runs
 from sepzip.lanes import split_lanes
 

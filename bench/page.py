@@ -53,7 +53,8 @@ figcaption { color: var(--quiet); font-size: 0.85rem; max-width: 44rem; }
   font-size: 0.85rem; }
 .legend svg { width: 28px; height: 16px; vertical-align: -3px; margin-right: 0.35rem; }
 .plot { display: block; width: 100%; height: auto; }
-.plot text { font: 12px system-ui, sans-serif; fill: var(--ink); }
+.plot text { font: 12px system-ui, sans-serif; fill: var(--ink);
+  paint-order: stroke; stroke: var(--page); stroke-width: 3px; stroke-linejoin: round; }
 .plot text.title { font-weight: 600; }
 .plot text.small { font-size: 10px; fill: var(--quiet); }
 .patterns { position: absolute; }

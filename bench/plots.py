@@ -130,7 +130,7 @@ def ratio_against_speed(points: list[Point], width: float) -> str:
         if point.kind == "with" and point.label in pairs:
             (x, y), (x2, y2) = place(point), place(pairs[point.label])
             parts.append(path(f"M{x:.1f} {y:.1f}L{x2:.1f} {y2:.1f}", "pair"))
-    parts += [mark(point.kind, *place(point)) for point in points]
+    marks = [mark(point.kind, *place(point)) for point in points]
     # A network has its label once, where it stands with the SEB.
     both = {point.label for point in points if point.kind == "with"} & pairs.keys()
     named = [point for point in points if not (point.kind == "without" and point.label in both)]
@@ -138,8 +138,8 @@ def ratio_against_speed(points: list[Point], width: float) -> str:
     taken.append(_Box(left, top - 6, left + 40, top + 10))
     area = _Box(left + 2, top, right + 8, bottom - 2)
     labels = _labels([(point.label, *place(point)) for point in named], taken, area)
-    # Lines to points lie below the marks.
-    parts = [label.draw() for label in labels] + parts
+    # The lines of the labels lie below the marks.
+    parts += [label.draw() for label in labels] + marks
     words = "Ratio against speed. " + "; ".join(
         f"{point.label}{_KIND_WORDS[point.kind]}: ratio {point.ratio:.2f} at {number(point.speed)} KB/s"
         for point in points
@@ -164,10 +164,26 @@ class _Label:
         words = text(self.start, self.base, self.words)
         if self.cost < _BESIDE:
             return words
-        end_x = min(max(self.x, self.start), self.start + len(self.words) * _LETTER)
-        beside = end_x != self.x
-        end_y = self.base - 4 if beside else self.base + 3 if self.base < self.y else self.base - 11
+        end_x, end_y = self.end
         return path(f"M{self.x:.1f} {self.y:.1f}L{end_x:.1f} {end_y:.1f}", "leader") + words
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """Where the line to the label ends: at the side that is next to the point."""
+        x = min(max(self.x, self.start), self.start + len(self.words) * _LETTER)
+        if x != self.x:
+            return x, self.base - 4
+        return x, self.base + 3 if self.base < self.y else self.base - 11
+
+    def line(self) -> list[_Box]:
+        """Return what the line to the label covers, bit by bit."""
+        if self.cost < _BESIDE:
+            return []
+        across, down = self.end[0] - self.x, self.end[1] - self.y
+        bits = int(math.hypot(across, down) / 3)
+        # The first bits are at the label's own point.
+        places = [(self.x + across * bit / bits, self.y + down * bit / bits) for bit in range(4, bits)]
+        return [_Box(x - 1, y - 1, x + 1, y + 1) for x, y in places]
 
 
 _BESIDE = 4
@@ -181,7 +197,7 @@ def _labels(places: list[tuple[str, float, float]], taken: list[_Box], area: _Bo
     """
     shuffled = random.Random(0)
     best: list[_Label] = []
-    for _ in range(60):
+    for _ in range(24):
         found: list[_Label] = []
         boxes = list(taken)
         for words, x, y in places:
@@ -214,9 +230,13 @@ def _nearest(words: str, x: float, y: float, taken: list[_Box], area: _Box) -> _
             and box.top >= area.top
             and box.bottom <= area.bottom
         )
-        if inside and not any(box.meets(other) for other in taken):
-            taken.append(box)
-            return _Label(words, x, y, start, base, cost)
+        if not inside or any(box.meets(other) for other in taken):
+            continue
+        label = _Label(words, x, y, start, base, cost)
+        line = label.line()
+        if not any(bit.meets(other) for bit in line for other in taken):
+            taken += [box, *line]
+            return label
     return _Label(words, x, y, *spots[0], 1000)
 
 

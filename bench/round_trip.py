@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import device_name
 
+from machine import device_name
 from sepzip import SepError, devices, presets
 from sepzip.pipeline import compress_stream, decompress_stream
 

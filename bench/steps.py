@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import torch
-from machine import device_name
 
+from machine import device_name
 from sepzip import devices, engine, presets, runs
 from sepzip.profile import Profile
 

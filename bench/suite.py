@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import loss_curve
 import mask
 import peers
 import results
 import streams
-import torch
 from machine import commit, machine, versions
-
 from sepzip import devices, presets
 from sepzip.workspaces import workspaces
 
@@ -128,6 +128,10 @@ def run(plan: Plan, files: list[Path], lines: Path, device: str) -> Iterator[dic
     """Run what `lines` does not have yet, append it there, and yield each result."""
     made_with = {"machine": machine(device), "versions": versions(), "commit": commit()}
     had = {results.identity(row) for row in results.read(lines) if "error" not in row}
+    if lines.exists() and not lines.read_bytes().endswith(b"\n"):
+        # A run was ended in the middle of a line.
+        with lines.open("a", encoding="utf-8") as file:
+            file.write("\n")
     for number, path in enumerate(files):
         data = path.read_bytes()[: plan.most]
         about = {"file": path.name, "file_sha256": hashlib.sha256(data).hexdigest()}
@@ -209,6 +213,8 @@ def _round_trip(case: Case, preset: presets.Preset, data: bytes, device: str) ->
 
 
 def _loss(data: bytes, settings: presets.ModelSettings, lanes: int, device: str) -> dict[str, Any]:
+    # Whole steps alone: lanes without a byte in the last one would count as badly predicted.
+    data = data[: len(data) // lanes * lanes]
     losses, seconds, _ = loss_curve.measure(data, settings, lanes, torch.device(device))
     group = -(-len(losses) // POINTS)
     return {
