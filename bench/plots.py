@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 STAGES = ("read", "copy in", "step", "copy out", "code", "write", "waiting")
@@ -222,6 +222,7 @@ def _nearest(words: str, x: float, y: float, taken: list[_Box], area: _Box) -> _
             start = x + far * across - (0 if across > 0.1 else wide if across < -0.1 else wide / 2)
             spots.append((start, y + far * down + 4))
             costs.append(far)
+    crossing = None
     for (start, base), cost in zip(spots, costs, strict=True):
         box = _Box(start - 1, base - 11, start + wide + 1, base + 3)
         inside = (
@@ -237,7 +238,12 @@ def _nearest(words: str, x: float, y: float, taken: list[_Box], area: _Box) -> _
         if not any(bit.meets(other) for bit in line for other in taken):
             taken += [box, *line]
             return label
-    return _Label(words, x, y, *spots[0], 1000)
+        crossing = crossing or (box, replace(label, cost=cost + 200))
+    # Amid other points, a line that crosses one is better than a label that covers it.
+    if crossing is None:
+        return _Label(words, x, y, *spots[0], 1000)
+    taken.append(crossing[0])
+    return crossing[1]
 
 
 _PANEL = (170.0, 150.0)

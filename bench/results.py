@@ -136,7 +136,7 @@ def summary(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
                 "" if setting.peer else "with" if setting.semantics else "without",
                 setting.lanes_text,
                 f"{setting.ratio:.3f}",
-                "" if setting.saved is None else f"{100 * setting.saved:+.1f} %",
+                "" if setting.saved is None else f"{round(100 * setting.saved, 1) + 0.0:+.1f} %",
                 speed_text(setting.speed),
                 speed_text(setting.speed_back),
                 f"{setting.total:,}",
