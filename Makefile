@@ -1,14 +1,20 @@
-# Both targets need Python 3.11 or newer with its venv module, and make; all the rest goes into .venv.
+# All targets need Python 3.11 or newer with its venv module, and make; all the rest goes into .venv.
 #
 #   make try              compress, verify, list and decompress a real file
 #   make try FILE=path    the same with another file
 #   make test             lint, type check and tests
+#   make bench            networks and other compressors over a real file; tables, plots and a page in OUT
+#   make bench FILES="a b" PLAN=full DEVICE=cuda OUT=folder
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 FILE ?=
+FILES ?=
+PLAN ?= quick
+DEVICE ?= auto
+OUT ?= bench-results
 
-.PHONY: try test clean
+.PHONY: try test bench clean
 
 try: .venv/installed
 	@bench/try.sh .venv/bin "$(FILE)"
@@ -19,6 +25,11 @@ test: .venv/installed-for-tests
 	.venv/bin/ruff check src tests bench examples
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+# Results of before are kept and not measured again; a page is made of what there is, even if a case failed.
+bench: .venv/installed
+	status=0; .venv/bin/python bench/suite.py $(FILES) --plan $(PLAN) --device $(DEVICE) --out "$(OUT)" || status=$$?; \
+	.venv/bin/python bench/page.py "$(OUT)/results.jsonl" && exit $$status
 
 clean:
 	rm -rf .venv

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from machine import commit
 from sepzip import presets
 from sepzip.devices import pick_devices
 from sepzip.engine import decode_segment, encode_segment
@@ -63,10 +63,10 @@ def parse(text: str) -> presets.Preset:
     preset = presets.resolve(int(base)) if base.isdigit() else presets.resolve(network=base)
     for change in changes:
         key, value = change.split("=")
-        if key in ("lanes", "bytes_per_lane"):
-            preset = replace(preset, **{key: int(value)})
-        else:
-            preset = replace(preset, model=replace(preset.model, **{key: int(value)}))
+        new: dict[str, Any] = {key: int(value)}
+        if key not in ("lanes", "bytes_per_lane"):
+            new = {"model": replace(preset.model, **new)}
+        preset = replace(preset, **new)
     return preset
 
 
@@ -106,12 +106,6 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
         lines.append(f"| {file} | {size:,} | {coded} |")
     lines.append("| **all** | | " + " | ".join(f"{totals[name]:,}" for name in names) + " |")
     return "\n".join(lines)
-
-
-def commit() -> str:
-    """Return the checkout's commit, or nothing outside of one."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

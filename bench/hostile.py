@@ -20,7 +20,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sepzip import SepError, presets
 from sepzip.coder import plain
@@ -43,7 +45,7 @@ def main() -> int:
     content = options.file.read_bytes()[: options.bytes]
     preset = presets.resolve(1, lanes=16)
     preset = replace(preset, segment_size=-(-len(content) // options.segments))
-    plain.BLOCK_WORDS = 1000
+    vars(plain)["BLOCK_WORDS"] = 1000
     file = io.BytesIO()
     compress_stream(io.BytesIO(content), file, preset, "cpu")
     frame = file.getvalue()
@@ -57,7 +59,7 @@ def main() -> int:
     cuts = {place + shift for place in edges for shift in range(-8, 9)} & set(range(len(frame)))
     others = chance.sample(sorted(set(range(len(frame))) - cuts), 500)
     bits = chance.sample(range(8 * len(frame)), 2000)
-    result = {
+    result: dict[str, Any] = {
         "frame": len(frame),
         "block_edges": len(edges),
         "cut_at_edges": outcomes(frame[:place] for place in cuts),
@@ -98,7 +100,8 @@ def random_header(frame: bytes, chance: random.Random, checked: bool) -> bytes:
     if chance.random() < 0.5:
         settings = presets.NETWORKS["pac-small"][True].model
         names = ["context", "patch", "stride", "embedding", "hidden", "lanes_per_coder", "seed"]
-        changes = {name: chance.choice([0, 1, 7, 64, 1000, 4096, 65536, 1 << 31]) for name in names}
+        numbers = [0, 1, 7, 64, 1000, 4096, 65536, 1 << 31]
+        changes: dict[str, Any] = {name: chance.choice(numbers) for name in names}
         try:
             start = encode_header(replace(settings, **changes))
         except SepError:
@@ -115,7 +118,7 @@ def outcomes(frames: Iterable[bytes]) -> dict[str, int]:
     """Return how many frames ended in which error; 'passed' if one gave content without an error."""
     counts: Counter[str] = Counter()
     for frame in frames:
-        counts[outcome(lambda data=frame: decompress_stream(io.BytesIO(data), io.BytesIO(), "cpu"))] += 1
+        counts[outcome(partial(decompress_stream, io.BytesIO(frame), io.BytesIO(), "cpu"))] += 1
     return dict(counts)
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from machine import device_name
 from sepzip import devices, engine, presets, runs
 from sepzip.lanes import split_lanes
 
@@ -40,21 +41,20 @@ def main() -> None:
     network = None if options.level else options.network
     preset = presets.resolve(options.level, network, not options.no_seb, options.lanes)
     changes = dict(change.split("=") for change in options.set)
-    settings = replace(preset.model, **{name: eval_number(text) for name, text in changes.items()})
+    numbers: dict[str, Any] = {name: eval_number(text) for name, text in changes.items()}
+    settings = replace(preset.model, **numbers)
     lanes = preset.lanes
     device = torch.device(devices.pick_devices(options.device)[0])
     losses, seconds, digest = measure(data, settings, lanes, device)
-    groups = [float(np.mean(losses[i : i + GROUP])) for i in range(0, len(losses), GROUP)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
     result = {
         "file": options.file.name,
         "bytes": len(data),
         "lanes": lanes,
-        "device": name,
+        "device": device_name(device),
         "torch": torch.__version__,
         "steps_per_second": round(len(losses) / seconds, 1),
         "bits_per_byte": round(float(np.sum(losses)) * lanes / len(data), 4),
-        "mean_loss": [round(group, 3) for group in groups],
+        "mean_loss": grouped(losses, GROUP),
         "payload_sha256": digest,
         "settings": asdict(settings),
     }
@@ -65,6 +65,11 @@ def eval_number(text: str) -> int | tuple[int, ...]:
     """Return the whole number, or the numbers joined by commas, that `text` spells."""
     numbers = tuple(int(part) for part in text.rstrip(",").split(","))
     return numbers if "," in text else numbers[0]
+
+
+def grouped(losses: list[float], group: int) -> list[float]:
+    """Return the mean loss of each `group` steps, of which the last may be fewer."""
+    return [round(float(np.mean(losses[i : i + group])), 3) for i in range(0, len(losses), group)]
 
 
 def measure(

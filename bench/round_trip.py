@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from sepzip import SepError, presets
+from machine import device_name
+from sepzip import SepError, devices, presets
 from sepzip.pipeline import compress_stream, decompress_stream
 
 
@@ -53,14 +54,13 @@ def main() -> int:
     begun = time.perf_counter()
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(work, options.files))
-    cuda = options.device != "cpu" and torch.cuda.is_available()
     total = {
         "files": len(results),
         "bytes": sum(result["bytes"] for result in results),
         "coded": sum(result["coded"] for result in results),
         "same": sum(result["same"] for result in results),
         "seconds": round(time.perf_counter() - begun, 1),
-        "device": torch.cuda.get_device_name() if cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "device": device_name(devices.pick_devices(options.device)[0]),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "level": options.level or options.network or presets.DEFAULT_LEVEL,

@@ -81,7 +81,7 @@ def run_inside(noted: Path, arguments: list[str]) -> None:
             noted.write_text(repr(time.monotonic()))
         advance(job, count)
 
-    Job.advance = noting  # type: ignore[method-assign]
+    Job.advance = noting  # type: ignore[assignment, method-assign]
     sys.argv[1:] = arguments
     runpy.run_module("sepzip", run_name="__main__", alter_sys=True)
 

@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sepzip import devices, engine, presets, runs
 from sepzip.exact import linear
+from sepzip.exact.product import product_8x8, product_8x16, product_16x8
 from sepzip.exact.tape import Tape
 from sepzip.frequencies import Frequencies
 from sepzip.lanes import split_lanes
@@ -173,9 +174,9 @@ def counted(preset: presets.Preset, device: torch.device) -> tuple[int, int]:
 
     model = Model(preset.model, preset.lanes, device)
     with (
-        patch.object(linear, "product_8x8", counting(linear.product_8x8, 1)),
-        patch.object(linear, "product_16x8", counting(linear.product_16x8, 2)),
-        patch.object(linear, "product_8x16", counting(linear.product_8x16, 2)),
+        patch.object(linear, "product_8x8", counting(product_8x8, 1)),
+        patch.object(linear, "product_16x8", counting(product_16x8, 2)),
+        patch.object(linear, "product_8x16", counting(product_8x16, 2)),
     ):
         model.predict()
         model.learn(torch.zeros(preset.lanes, dtype=torch.int64, device=device))

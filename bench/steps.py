@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from machine import device_name
 from sepzip import devices, engine, presets, runs
 from sepzip.profile import Profile
 
@@ -87,7 +88,6 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = devices.pick_devices(options.device)[0]
-    name = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
     content = options.file.read_bytes()
     asked: list[tuple[str, presets.Preset]] = [
         (network, presets.resolve(network=network, semantics=not options.no_seb, lanes=options.lanes))
@@ -96,7 +96,8 @@ def main() -> None:
     asked += [(f"-{level}", presets.resolve(level, lanes=options.lanes)) for level in options.level]
     for label, preset in asked:
         result = measure(content, preset, device, options.steps)
-        print(json.dumps({"network": label, "device": name, "torch": torch.__version__} | result), flush=True)
+        about = {"network": label, "device": device_name(device), "torch": torch.__version__}
+        print(json.dumps(about | result), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
                             [--level L | --network NAME] [--no-seb] [--lanes N] [--isolated]
 
 The file, repeated until it is as long as --size, is compressed and decompressed in memory. --isolated gives
-every segment a workspace of its own, where large models otherwise share one. Prints a JSON line for each
+every segment a workspace of its own, where large models otherwise share one. Of
+0 streams, segments are coded one after the other and nothing overlaps. Prints a JSON line for each
 combination: `step_share` is the share of the wall clock times the streams in which a step was under way or
 waited for its turn; `peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled
 before the clock starts. Exit status 1 if any byte differs, or the output of two combinations.
@@ -26,9 +27,11 @@ from typing import Any
 
 import torch
 
+import sepzip
 from sepzip import devices, engine, presets, runs
 from sepzip.cli.sizes import read_size
-from sepzip.pipeline import bytes_a_segment, compress_stream, decompress_stream
+from sepzip.devices import Resources
+from sepzip.pipeline import Compressor, bytes_a_segment, compress_stream, decompress_stream
 from sepzip.profile import Profile
 from sepzip.workspaces import workspaces
 
@@ -81,19 +84,32 @@ def warm_up(content: bytes, preset: presets.Preset, device: str) -> None:
 def measure(content: bytes, preset: presets.Preset, device: str, streams: int) -> dict[str, Any]:
     """Return the figures of one combination, and whether the content came back."""
     frame, back = io.BytesIO(), io.BytesIO()
-    compress = timed(
-        lambda profile: compress_stream(
-            io.BytesIO(content), frame, preset, device, streams=streams, size=len(content), profile=profile
-        ),
-        device,
-        len(content),
-    )
+
+    def pack(profile: Profile) -> None:
+        if streams:
+            source = io.BytesIO(content)
+            compress_stream(
+                source, frame, preset, device, streams=streams, size=len(content), profile=profile
+            )
+            return
+        compressor = Compressor(frame, preset, Resources(device, 1, None), profile=profile)
+        most = bytes_a_segment(preset, len(content))
+        for start in range(0, len(content), most):
+            compressor.add(content[start : start + most], last=start + most >= len(content))
+        compressor.finish()
+        compressor.stop()
+
+    def unpack(profile: Profile) -> None:
+        if streams:
+            decompress_stream(io.BytesIO(packed), back, device, streams=streams, profile=profile)
+            return
+        # Reading a file as a stream of bytes overlaps nothing, and tells of no stages.
+        with sepzip.open(io.BytesIO(packed), "rb", device=device, streams=1) as file:
+            back.write(file.read())
+
+    compress = timed(pack, device, len(content))
     packed = frame.getvalue()
-    decompress = timed(
-        lambda profile: decompress_stream(io.BytesIO(packed), back, device, streams=streams, profile=profile),
-        device,
-        len(content),
-    )
+    decompress = timed(unpack, device, len(content))
     return {
         "bytes": len(content),
         "coded": len(packed),
@@ -121,6 +137,7 @@ def timed(work: Callable[[Profile], object], device: str, size: int) -> dict[str
     return {
         "seconds": round(seconds, 3),
         "mb_per_s": round(size / 1e6 / seconds, 4),
+        "stages": {stage: round(spent, 4) for stage, spent in report.total.items()},
         "step_share": {
             name: round(used.seconds.get("step", 0.0) / (report.wall * used.streams), 4)
             for name, used in report.devices.items()

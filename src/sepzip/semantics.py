@@ -57,6 +57,10 @@ class SemanticsEnhancement:
         fused = fuse_patches(tape, self.table, context, weight, self.bias, places)
         return gelu(tape, fused)
 
+    def learned_mask(self) -> Tensor:
+        """Return the mask as it is by now, [patches], the newest patch last."""
+        return _squash(self.mask.data, self.kept, SHARPNESS)[0]
+
     def _masked_weight(self, tape: Tape) -> Node:
         """Return each patch's weight times its mask, [patches]."""
         mask, slope = _squash(self.mask.data, self.kept, SHARPNESS)
@@ -107,6 +111,10 @@ class TokenSemantics:
         embedded = sigmoid_embedding(tape, self.table, context)
         joined = join_positions(tape, embedded, self.positions)
         return gelu(tape, fuse_into_tokens(tape, joined, self._masked_weight(tape), self.bias, self.patch))
+
+    def learned_mask(self) -> Tensor:
+        """Return the mask as it is by now, [patches, width], the newest patch last."""
+        return _squash(self.mask.data, self.kept, self.sharpness)[0]
 
     def _masked_weight(self, tape: Tape) -> Node:
         """Return each patch's weights times its mask, [patches, tokens, width]."""
