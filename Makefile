@@ -22,7 +22,7 @@ try: .venv/installed
 # Threads that wait must not spin: beside another busy process they would starve each other.
 test: export OMP_WAIT_POLICY = passive
 test: .venv/installed-for-tests
-	.venv/bin/ruff check src tests bench examples
+	.venv/bin/ruff check src tests bench examples setup.py
 	.venv/bin/mypy
 	.venv/bin/pytest
 
@@ -34,7 +34,7 @@ bench: .venv/installed
 clean:
 	rm -rf .venv
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml setup.py src/sepzip/recall/memory.c
 	@$(PYTHON) -c 'import sys; sys.exit("sepzip needs Python 3.11 or newer: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet "$(TORCH)" --editable .
