@@ -310,10 +310,10 @@ LEVELS: dict[int, Preset] = {
         (3, 512, 10, 22),
         (4, 256, 16, 22),
         (5, 128, 26, 22),
-        (6, 128, 26, 24),
-        (7, 64, 26, 24),
-        (8, 32, 26, 24),
-        (9, 8, 26, 24),
+        (6, 64, 26, 24),
+        (7, 32, 26, 24),
+        (8, 8, 26, 24),
+        (9, 2, 26, 24),
     )
 }
 """Memories of contexts: more lanes are faster on a GPU, fewer of them and more contexts smaller."""
