@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,26 @@ def _spare_the_interpreter() -> None:
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
 
 
+def _let_masks_be_numbers() -> None:
+    """Let the interpreter take masks that were made of single numbers, as a GPU does.
+
+    Newer ones spread such a truth value as an integer over a vector, and refuse that as a mask.
+    """
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    for name, place in (("masked_load", 1), ("masked_store", 2), ("atomic_rmw", 3)):
+        original = getattr(builder, f"create_{name}")
+
+        def call(self: Any, *arguments: Any, original: Any = original, place: int = place) -> Any:
+            mask = arguments[place]
+            mask.data = np.asarray(mask.data, bool)
+            return original(self, *arguments)
+
+        setattr(builder, f"create_{name}", call)
+
+
 if DEVICE.type == "cpu":
+    _let_masks_be_numbers()
     _let_numbers_be_bounds()
     _spare_the_interpreter()
