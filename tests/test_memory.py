@@ -18,11 +18,11 @@ from conftest import TINY, TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
-from sepzip.frame import CodedBlock
-from sepzip.memory import Ledger, Share, memory_needed
+from sepzip.frame import CodedBlock, read_summary
+from sepzip.memory import Ledger, Share, memory_needed, table_bits, within_limit
 from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
-from sepzip.presets import NETWORKS, ModelSettings, Preset
+from sepzip.presets import LEVELS, NETWORKS, ModelSettings, Preset
 from sepzip.profile import Profile
 from sepzip.scheduler import Job, Scheduler
 
@@ -260,3 +260,31 @@ def test_the_weights_of_trace_are_counted(model: ModelSettings) -> None:
 def test_the_memory_of_trace_is_not_far_off(semantics: bool) -> None:
     model = NETWORKS["trace"][semantics].model
     assert 300 << 20 < memory_needed(model, 512, 1 << 20) < 3 << 30
+
+
+def test_tables_of_a_memory_are_halved_until_they_fit() -> None:
+    model = LEVELS[9].model
+    size = 1 << 23
+    needed = memory_needed(model, 2, size)
+    assert within_limit(model, 2, size, None) is model
+    assert within_limit(model, 2, size, needed) is model
+    smaller = within_limit(model, 2, size, needed - 1)
+    assert smaller.table_bits == table_bits(model, size) - 1
+    assert memory_needed(smaller, 2, size) < needed
+    # What is not tables does not become less.
+    assert memory_needed(within_limit(model, 2, size, 1), 2, size) > 1
+
+
+def test_a_limit_makes_smaller_tables_that_are_in_the_header() -> None:
+    content = bytes(range(256)) * 400
+    frames = []
+    for limit in (None, 125 << 20):
+        sink = io.BytesIO()
+        compress_stream(io.BytesIO(content), sink, LEVELS[5], "cpu", memory_limit=limit, size=len(content))
+        frames.append(sink.getvalue())
+    models = [read_summary(io.BytesIO(frame)).frames[0].model for frame in frames]
+    assert [model is not None and model.table_bits < 22 for model in models] == [False, True]
+    for frame in frames:
+        back = io.BytesIO()
+        decompress_stream(io.BytesIO(frame), back, "cpu")
+        assert back.getvalue() == content
