@@ -9,6 +9,7 @@ setup(
             ["src/sepzip/recall/memory.c"],
             # Integers wrap around and are shifted with their sign, as in the kernels.
             extra_compile_args=["-O3", "-fwrapv", "-fvisibility=hidden", "-Wno-parentheses"],
+            extra_link_args=["-pthread"],
             py_limited_api=True,
         )
     ]

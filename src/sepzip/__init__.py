@@ -1,4 +1,4 @@
-"""sepzip: a lossless compressor whose model is a neural network that learns while it codes.
+"""sepzip: a lossless compressor whose model learns while it codes.
 
     packed = sepzip.compress(data)
     assert sepzip.decompress(packed) == data

@@ -170,7 +170,7 @@ def _command(
     verbose: int,
     level: int | None = None,
 ) -> Options:
-    """Compress or decompress files with a neural network that learns while it codes.
+    """Compress or decompress files with a model that learns while it codes.
 
     FILE becomes FILE.sep, and FILE.sep becomes FILE with -d; the source is kept. With no FILE, or
     where FILE is -, standard input is read and standard output is written. `unsep` is `sep -d`,
