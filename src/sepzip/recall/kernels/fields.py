@@ -1,4 +1,4 @@
-"""What a lane knows before a byte, hashed for its contexts, and its matches: the twin of fields.py."""
+"""What a lane knows before a byte, hashed for its contexts, and its matches: the twin of memory.c."""
 
 from __future__ import annotations
 
@@ -443,7 +443,7 @@ def go_on_with_match(history, begun, step, lanes, pitch, last):
 def end_match(match_places, moved, KIND: tl.constexpr, LEAST: tl.constexpr):
     """Return where the match is and its length, which the caller stores, and the byte there.
 
-    With the other two functions the twin of predict._follow_matches.
+    With the other two functions the twin of follow_matches.
     """
     at, length, missed, matched, looks, found, equal, following, place = moved
     same = tl.min(tl.where(equal, _VERIFIED, tl.arange(0, _VERIFIED)), 0)
@@ -457,7 +457,7 @@ def end_match(match_places, moved, KIND: tl.constexpr, LEAST: tl.constexpr):
 
 @triton.jit
 def take_in(state, followed_one, step, byte, last):
-    """Take a byte into what the lane itself has seen; part of learn._learn_lanes."""
+    """Take a byte into what the lane itself has seen; part of learn_lanes."""
     word = tl.load(state + _LANE_WORD)
     word_1 = tl.load(state + _LANE_WORD_1)
     word_2 = tl.load(state + _LANE_WORD_2)

@@ -1,4 +1,4 @@
-"""What a step's sums and claims change in the memory: the twin of learn.py."""
+"""What a step's sums and claims change in the memory: the twin of memory.c."""
 
 from __future__ import annotations
 

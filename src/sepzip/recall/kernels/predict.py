@@ -1,4 +1,4 @@
-"""A byte of every lane, predicted and coded, and the sums that it adds to: the twin of predict.py.
+"""A byte of every lane, predicted and coded, and the sums that it adds to: the twin of memory.c.
 
 One program serves a lane; its threads are the inputs of the mixer. The bits of a nibble depend on one another
 through no more than the place in the nibble's tree, so all 15 places are predicted at once before the first
@@ -114,7 +114,7 @@ def _look_up(slots, orders, hashes, CONTEXTS: tl.constexpr, bucket_bits):
 
 @triton.jit
 def _choose_buckets(looked_up, CONTEXTS: tl.constexpr):
-    """Choose a bucket for each context; twin of predict._find_buckets.
+    """Choose a bucket for each context; twin of find_buckets.
 
     Returns their places in their tables, their checks and whether they are there, and the rank of the longest
     context that has seen a bit.
