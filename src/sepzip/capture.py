@@ -1,14 +1,18 @@
-"""Steps captured as a CUDA graph."""
+"""Steps captured as CUDA graphs, and copies of what they leave."""
 
 from __future__ import annotations
 
 import gc
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
-__all__ = ["captured"]
+__all__ = ["Stepper", "captured", "pinned_copy"]
+
+_STEPS_A_GRAPH = 16
 
 _capturing = threading.Lock()
 """Held while a graph is captured: one thread at a time."""
@@ -32,3 +36,44 @@ def captured(step: Callable[[], None], steps: int, device: torch.device) -> torc
             if collects:
                 gc.enable()
     return graph
+
+
+class Stepper:
+    """Runs a step again and again, as captured graphs of one step and of many.
+
+    Each is queued inside what `turn` returns: a step may work in what others work in too.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[], None],
+        device: torch.device,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._step = step
+        self._device = device
+        self._turn = turn
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._is_warm = False
+
+    def run(self, steps: int) -> None:
+        """Queue this many steps on the current stream."""
+        while steps:
+            with self._turn():
+                if not self._is_warm:
+                    # Kernels are compiled and tables copied in their first calls, which must not be captured.
+                    self._step()
+                    self._is_warm = True
+                    steps -= 1
+                    continue
+                count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
+                if count not in self._graphs:
+                    self._graphs[count] = captured(self._step, count, self._device)
+                self._graphs[count].replay()
+                steps -= count
+
+
+def pinned_copy(x: Tensor) -> Tensor:
+    """Return a copy of x in pinned memory, queued on the current stream."""
+    copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    return copy.copy_(x, non_blocking=True)

@@ -7,7 +7,6 @@ before has left in pinned memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,46 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .capture import captured
+from .capture import Stepper, pinned_copy
 from .coder.fused import DeviceDecoder, DeviceEncoder
 from .fused import FusedModel
 from .presets import ModelSettings
 from .profile import Profile
 from .runs import AHEAD, CHUNK_STEPS, Found
 from .segment import CodedBlock
-from .workspaces import Turns, workspaces
+from .workspaces import workspaces
 
 __all__ = ["GraphDecoding", "GraphEncoding"]
-
-_STEPS_A_GRAPH = 16
-
-
-class _Stepper:
-    """Runs a step again and again, as captured graphs of one step and of many."""
-
-    def __init__(self, step: Callable[[], None], device: torch.device, turns: Turns) -> None:
-        self._step = step
-        self._device = device
-        self._turns = turns
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._is_warm = False
-
-    def run(self, steps: int) -> None:
-        """Queue this many steps on the current stream."""
-        while steps:
-            with self._turns.take():
-                if not self._is_warm:
-                    # Kernels are compiled and tables copied in their first calls, which must not be captured.
-                    self._step()
-                    self._is_warm = True
-                    steps -= 1
-                    continue
-                count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
-                if count not in self._graphs:
-                    self._graphs[count] = captured(self._step, count, self._device)
-                self._graphs[count].replay()
-                steps -= count
-
 
 @dataclass
 class _Timing:
@@ -79,12 +48,6 @@ def _timing() -> _Timing:
     return _Timing(begun, copied, stepped, ended)
 
 
-def _pinned_copy(x: Tensor) -> Tensor:
-    """Return a copy of x in pinned memory, queued on the current stream."""
-    copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    return copy.copy_(x, non_blocking=True)
-
-
 class GraphEncoding:
     """Encodes: only the digits that the coders emit leave the device."""
 
@@ -95,7 +58,7 @@ class GraphEncoding:
         self._turns = workspaces(device).lend(model, lanes)
         with self._turns.take():
             self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._turns.workspace)
-        self._stepper = _Stepper(self._step, device, self._turns)
+        self._stepper = Stepper(self._step, device, self._turns.take)
         self._encoder = DeviceEncoder(lanes, model.lanes_per_coder, CHUNK_STEPS, device)
         shape = (CHUNK_STEPS, lanes)
         self._intervals = (
@@ -137,7 +100,7 @@ class GraphEncoding:
         timing.stepped.record()
         self._encoder.code(*self._intervals, steps, active_last, ends_block)
         if ends_block:
-            timing.fingerprint = _pinned_copy(model.fingerprint())
+            timing.fingerprint = pinned_copy(model.fingerprint())
         timing.ended.record()
         self._queued.append((steps, timing))
         self._chunks += 1
@@ -170,7 +133,7 @@ class GraphDecoding:
         self._turns = workspaces(device).lend(model, lanes)
         self._model: FusedModel | None = None
         self._decoder: DeviceDecoder | None = None
-        self._stepper: _Stepper | None = None
+        self._stepper: Stepper | None = None
         self._words = 0
         self._queued: deque[tuple[int, _Timing, Tensor, Tensor]] = deque()
         self._before = 0
@@ -182,7 +145,7 @@ class GraphDecoding:
             # Blocks end where they are seen to be full, up to two chunks late: most others fit as well.
             capacity = words + words // 4 if more else words
             self._decoder = DeviceDecoder(self._lanes, self._settings.lanes_per_coder, capacity, self._device)
-            self._stepper = _Stepper(self._step, self._device, self._turns)
+            self._stepper = Stepper(self._step, self._device, self._turns.take)
         self._decoder.load(payload)
         if self._model is None:
             with self._turns.take():
@@ -220,10 +183,10 @@ class GraphDecoding:
             with self._turns.take():
                 self._step(active_last)
         timing.stepped.record()
-        found = _pinned_copy(model.history[model.context : model.context + steps])
-        next_word = _pinned_copy(decoder.next_word)
+        found = pinned_copy(model.history[model.context : model.context + steps])
+        next_word = pinned_copy(decoder.next_word)
         if ends_block:
-            timing.fingerprint = _pinned_copy(model.fingerprint())
+            timing.fingerprint = pinned_copy(model.fingerprint())
         timing.ended.record()
         self._queued.append((self._words, timing, found, next_word))
 

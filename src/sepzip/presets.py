@@ -235,9 +235,15 @@ _NNCP_SMALL = replace(
     learning_rate_steps=1000,
 )
 
-_RECALL = ModelSettings(
-    network="recall", semantics=False, patch=0, stride=0, lane_widths=(), contexts=26, table_bits=22
-)
+_RECALL = ModelSettings(network="recall", semantics=False, patch=0, stride=0, lane_widths=())
+
+
+def _memory_of_contexts(lanes: int, contexts: int, table_bits: int) -> Preset:
+    """Return a preset of `recall`."""
+    return Preset(
+        replace(_RECALL, contexts=contexts, table_bits=table_bits), lanes=lanes, bytes_per_lane=1 << 14
+    )
+
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "oreo": {
@@ -280,7 +286,7 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
         True: Preset(replace(_DECMAC_SEMANTIC, hidden=128), lanes=128),
         False: Preset(replace(_DECMAC, hidden=128), lanes=128),
     },
-    "recall": {False: Preset(_RECALL, lanes=128, bytes_per_lane=1 << 14)},
+    "recall": {False: _memory_of_contexts(128, 26, 22)},
     "trace": {
         True: Preset(_TRACE_SEMANTIC, lanes=512),
         False: Preset(_TRACE_PLAIN, lanes=512),
@@ -301,9 +307,7 @@ NETWORKS: dict[str, dict[bool, Preset]] = {
 """Named settings: the network alone (False) and, where that exists, with the SEB in front of it (True)."""
 
 LEVELS: dict[int, Preset] = {
-    level: Preset(
-        replace(_RECALL, contexts=contexts, table_bits=table_bits), lanes=lanes, bytes_per_lane=1 << 14
-    )
+    level: _memory_of_contexts(lanes, contexts, table_bits)
     for level, lanes, contexts, table_bits in (
         (1, 1024, 6, 20),
         (2, 512, 10, 20),

@@ -32,7 +32,6 @@ MOST_BYTES_A_STEP = 13
 """Bytes that a lane emits in a step at most, that is for eight bits of up to 12 bits each, and one more."""
 
 _WIDTH = 4
-_TOP = 0xFF000000
 _ALL = 0xFFFFFFFF
 _MOST_LENGTH = 1 << 31
 _MOST_LENGTH_BITS = 32
@@ -79,8 +78,7 @@ def _last_bytes(low: Integers, high: Integers) -> tuple[Integers, Integers]:
 class BlockStreams:
     """Collects the bytes that lanes emit, chunk by chunk, and makes a payload of them."""
 
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
+    def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..presets import ModelSettings
+from ..runs import CHUNK_STEPS
+from .host import HostEncoding
 from .native import count_differences
 from .plan import Plan
 
@@ -37,16 +39,12 @@ def choose_plan(data: NDArray[np.uint8], model: ModelSettings) -> Plan:
     if len(candidates) == 1:
         return candidates[0]
     start = max(0, (len(data) - _SAMPLE) // 2)
-    # Records are counted from the segment's first byte.
     sample = data[start : start + _SAMPLE]
     return min(candidates, key=lambda plan: _size(sample, plan, model))
 
 
 def _size(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
     """Return the bytes that the sample takes under this plan."""
-    from ..runs import CHUNK_STEPS
-    from .host import HostEncoding
-
     run = HostEncoding(plan, model, len(sample), 1, None, None)
     block = None
     for first in range(0, len(sample), CHUNK_STEPS):

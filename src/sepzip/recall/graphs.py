@@ -6,59 +6,24 @@ The host queues chunks of steps, and meanwhile takes in what the chunk before ha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..capture import captured
+from ..capture import Stepper, pinned_copy
 from ..coder.binary import BlockStreams, new_coders, read_streams, unread
 from ..presets import ModelSettings
 from ..profile import Profile
 from ..runs import AHEAD, CHUNK_STEPS, Found
 from ..segment import CodedBlock
 from .device import DeviceCoders, DeviceMemory
-from .plan import Plan, encode_plan, make_plan, read_plan
+from .plan import Plan, encode_plan, read_plan, settings_of
 from .segments import restore
 from .state import FINGERPRINTED, fingerprint_of
 
 __all__ = ["GraphMemoryDecoding", "GraphMemoryEncoding"]
-
-_STEPS_A_GRAPH = 16
-
-
-class _Stepper:
-    """Runs a step again and again, as captured graphs of one step and of many."""
-
-    def __init__(self, step: Callable[[], None], device: torch.device) -> None:
-        self._step = step
-        self._device = device
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._is_warm = False
-
-    def run(self, steps: int) -> None:
-        """Queue this many steps on the current stream."""
-        while steps:
-            if not self._is_warm:
-                # Kernels are compiled in their first calls, which must not be captured.
-                self._step()
-                self._is_warm = True
-                steps -= 1
-                continue
-            count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
-            if count not in self._graphs:
-                self._graphs[count] = captured(self._step, count, self._device)
-            self._graphs[count].replay()
-            steps -= count
-
-
-def _pinned_copy(x: Tensor) -> Tensor:
-    """Return a copy of x in pinned memory, queued on the current stream."""
-    copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    return copy.copy_(x, non_blocking=True)
 
 
 class _Chunk:
@@ -73,9 +38,9 @@ class _Chunk:
     def copy(self) -> None:
         """Queue the copies of the coders' numbers, and of what a block's fingerprint is made of."""
         coders = self._coders
-        self.state = [_pinned_copy(x) for x in (coders.low, coders.high, coders.at, coders.end)]
+        self.state = [pinned_copy(x) for x in (coders.low, coders.high, coders.at, coders.end)]
         if self._ends_block:
-            self._parts = [_pinned_copy(self._memory.tensors[name]) for name in FINGERPRINTED]
+            self._parts = [pinned_copy(self._memory.tensors[name]) for name in FINGERPRINTED]
 
     def wait(self, profile: Profile) -> int | None:
         """Wait for the copies, and return the fingerprint of the block that the chunk ends, if it does."""
@@ -100,17 +65,17 @@ class GraphMemoryEncoding:
         self._head = encode_plan(plan)
         self._profile = profile or Profile()
         self._lanes = lanes
-        self._memory = DeviceMemory(plan, make_plan(plan, model, size), size, lanes, device)
+        self._memory = DeviceMemory(plan, settings_of(plan, model, size), size, lanes, device)
         coders = new_coders(lanes, CHUNK_STEPS)
         self._room = len(coders.data) // lanes
         self._coders = DeviceCoders.new(lanes, len(coders.data), device)
         self._coders.load(coders)
         self._first = self._coders.at.clone()
-        self._stepper = _Stepper(lambda: self._memory.step(self._coders, decodes=False), device)
+        self._stepper = Stepper(lambda: self._memory.step(self._coders, decodes=False), device)
         self._staged = [
             torch.empty((CHUNK_STEPS, lanes), dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)
         ]
-        self._streams = BlockStreams(lanes)
+        self._streams = BlockStreams()
         self._queued: deque[tuple[int, _Chunk, Tensor]] = deque()
         self._chunks = self._begun = self._block_steps = 0
 
@@ -131,7 +96,7 @@ class GraphMemoryEncoding:
         self._stepper.run(steps)
         chunk.stepped.record()
         chunk.copy()
-        data = _pinned_copy(coders.data)
+        data = pinned_copy(coders.data)
         coders.at.copy_(self._first)
         if ends_block:
             coders.restart()
@@ -157,15 +122,6 @@ class GraphMemoryEncoding:
         return block
 
 
-@dataclass
-class _Decoded:
-    """A chunk that is being decoded: its bytes, [lanes, steps], and what else it leaves."""
-
-    chunk: _Chunk
-    found: Tensor
-    ends_block: bool
-
-
 class GraphMemoryDecoding:
     """Decodes: bytes are found within the step."""
 
@@ -180,9 +136,9 @@ class GraphMemoryDecoding:
         self._plan: Plan | None = None
         self._memory: DeviceMemory | None = None
         self._coders: DeviceCoders | None = None
-        self._stepper: _Stepper | None = None
+        self._stepper: Stepper | None = None
         self._begun = 0
-        self._queued: deque[_Decoded] = deque()
+        self._queued: deque[tuple[_Chunk, Tensor]] = deque()
 
     def begin_block(self, payload: bytes, more: bool) -> None:
         """Queue the start of a block; CorruptError if the payload cannot be one's."""
@@ -190,13 +146,13 @@ class GraphMemoryDecoding:
             self._plan, payload = read_plan(payload)
         parsed = read_streams(payload, self._lanes)
         if self._memory is None:
-            settings = make_plan(self._plan, self._model, self._size)
+            settings = settings_of(self._plan, self._model, self._size)
             self._memory = DeviceMemory(self._plan, settings, self._size, self._lanes, self._device)
         room = len(parsed.data)
         if self._coders is None or len(self._coders.data) < room:
             # Blocks end where they are seen to be full, a little late: most others fit as well.
             self._coders = DeviceCoders.new(self._lanes, room + room // 4 if more else room, self._device)
-            self._stepper = _Stepper(self._step, self._device)
+            self._stepper = Stepper(self._step, self._device)
         self._coders.load(parsed)
 
     def _step(self) -> None:
@@ -214,19 +170,17 @@ class GraphMemoryDecoding:
         stepper.run(steps)
         chunk.stepped.record()
         chunk.copy()
-        found = _pinned_copy(memory.seen(self._begun, self._begun + steps).contiguous())
+        found = pinned_copy(memory.seen(self._begun, self._begun + steps).contiguous())
         chunk.ended.record()
         self._begun += steps
-        self._queued.append(_Decoded(chunk, found, ends_block))
+        self._queued.append((chunk, found))
 
     def collect(self) -> Found:
         """Wait for the oldest chunk that was queued, and return what it found."""
-        decoded = self._queued.popleft()
-        fingerprint = decoded.chunk.wait(self._profile)
-        left = 0
-        if decoded.ends_block:
-            left = unread(*(x.numpy() for x in decoded.chunk.state))
-        return Found(decoded.found.numpy(), left, fingerprint)
+        chunk, found = self._queued.popleft()
+        fingerprint = chunk.wait(self._profile)
+        left = 0 if fingerprint is None else unread(*(x.numpy() for x in chunk.state))
+        return Found(found.numpy(), left, fingerprint)
 
     def restore(self, content: bytearray) -> None:
         """Undo what the plan had done to the content, in place."""

@@ -15,7 +15,7 @@ from ..profile import Profile
 from ..runs import CHUNK_STEPS, Found
 from ..segment import CodedBlock
 from .native import BoundSegment
-from .plan import Plan, encode_plan, make_plan, read_plan, uses_of
+from .plan import Plan, encode_plan, read_plan, settings_of, uses_of
 from .segments import restore
 from .state import PAD, Memory, Records, fingerprint, new_memory, new_records
 
@@ -35,7 +35,7 @@ class _Run:
     def __init__(self, plan: Plan, model: ModelSettings, size: int, lanes: int, tick: Tick | None) -> None:
         self.lanes = lanes
         self.step = 0
-        self._settings = make_plan(plan, model, size)
+        self._settings = settings_of(plan, model, size)
         self._uses = uses_of(plan)
         self.memory: Memory = new_memory(plan, self._settings, size, lanes)
         self._records: Records = new_records(self._settings, lanes)
@@ -51,19 +51,16 @@ class _Run:
 
     def run(self, steps: int, last_active: int) -> None:
         """Run further steps, in the last of which `last_active` lanes have a byte."""
+        bound = self._bound
+        if bound is None:
+            raise RuntimeError("no coder was bound")
         while steps:
             if self._tick is not None:
                 self._tick()
             count = min(steps, max(1, _BYTES_A_CALL // self.lanes))
-            self._run(count, last_active if count == steps else self.lanes)
+            bound.run(self.step, count, last_active if count == steps else self.lanes, self._threads)
             self.step += count
             steps -= count
-
-    def _run(self, steps: int, active: int) -> None:
-        bound = self._bound
-        if bound is None:
-            raise RuntimeError("no coder was bound")
-        bound.run(self.step, steps, active, self._threads)
 
 
 def _threads() -> int:
@@ -92,7 +89,7 @@ class HostEncoding:
         self._coder = new_coders(lanes, CHUNK_STEPS)
         self._run.bind(self._coder, decodes=False)
         self._room = len(self._coder.data) // lanes
-        self._streams = BlockStreams(lanes)
+        self._streams = BlockStreams()
         self._block_steps = 0
         self._queued: deque[CodedBlock | None] = deque()
 

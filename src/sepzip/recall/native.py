@@ -41,8 +41,6 @@ class Segment(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _ARRAYS),
         *((name, ctypes.c_int64) for name in _NUMBERS),
-        ("waiting", ctypes.c_int32),
-        ("turn", ctypes.c_int32),
     ]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from typing import NamedTuple
 
-from ..errors import CorruptError
+from ..errors import CorruptError, TruncatedError
 from ..memory import table_bits
 from ..presets import ModelSettings
-from ..wire import varint
+from ..wire import ByteSource, varint
 from .profiles import PROFILES
 
-__all__ = ["MOST_RECORD", "Plan", "Settings", "encode_plan", "make_plan", "read_plan", "uses_of"]
+__all__ = ["MOST_RECORD", "Plan", "Settings", "encode_plan", "read_plan", "settings_of", "uses_of"]
 
 _COLUMNS_MOST = 1024
 """Records of fewer bytes have weights of the mixer for each of their columns."""
@@ -48,7 +49,7 @@ class Settings(NamedTuple):
     big_endian: int
 
 
-def make_plan(plan: Plan, model: ModelSettings, size: int) -> Settings:
+def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
     """Return the settings of a segment of `size` bytes under this plan."""
     contexts = min(model.contexts, len(PROFILES[plan.profile].contexts))
     columns = plan.record if plan.record < _COLUMNS_MOST else 0
@@ -69,24 +70,17 @@ def encode_plan(plan: Plan) -> bytes:
 
 def read_plan(payload: bytes) -> tuple[Plan, bytes]:
     """Return the plan that a payload begins with, and the rest; CorruptError if there is none."""
-    if len(payload) < 3:
-        raise CorruptError("a segment's plan is cut off; the file is damaged")
-    profile, flags = payload[:2]
-    record, shift, position = 0, 0, 2
-    while True:
-        if position == len(payload) or shift > 14:
-            raise CorruptError("a segment's plan is impossible; the file is damaged")
-        byte = payload[position]
-        record |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            break
+    source = ByteSource(io.BytesIO(payload))
+    try:
+        profile, flags = source.exactly(2, "a segment's plan")
+        record = source.varint("a segment's plan", 0, MOST_RECORD)
+    except TruncatedError:
+        raise CorruptError("a segment's plan is cut off; the file is damaged") from None
     plan = Plan(profile, record, flags & _SAMPLE, flags // _BIG_ENDIAN & 1, flags // _CALLS & 1)
     known = PROFILES.get(profile)
     if (
         known is None
-        or encode_plan(plan) != payload[:position]
-        or record > MOST_RECORD
+        or flags > _SAMPLE + _BIG_ENDIAN + _CALLS
         or plan.sample > 2
         or known.uses_samples != (plan.sample > 0)
         or plan.big_endian > (plan.sample == 2)
@@ -94,4 +88,4 @@ def read_plan(payload: bytes) -> tuple[Plan, bytes]:
         or 0 < record < (plan.sample + 2 if plan.sample else 1)
     ):
         raise CorruptError("a segment's plan is impossible; the file is damaged")
-    return plan, payload[position:]
+    return plan, payload[source.position :]

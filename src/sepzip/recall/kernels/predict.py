@@ -429,7 +429,7 @@ def _agreed(low, high):
 
 @triton.jit
 def _encode_bit(low, high, at, data, probability, bit, active):
-    """Code a bit; twin of binary.encode_bit. Returns the coder's numbers."""
+    """Code a bit; twin of code_bit. Returns the coder's numbers."""
     middle = _middle(low, high, probability.to(tl.int64))
     high = tl.where(bit > 0, middle, high)
     low = tl.where(bit > 0, low, middle + 1)
