@@ -7,9 +7,6 @@ all lanes share. Forward a block takes three kernels, backward three, and the up
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +18,6 @@ from ...exact.kernels.elements import (
     from_bits,
     gelu,
     gelu_slope,
-    high_digit,
     quantised,
     row_scale,
 )
@@ -29,7 +25,6 @@ from ...exact.kernels.embedding import FusedEmbedding
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
     activate,
-    combined,
     gradient_sums,
     hidden_gradient,
     linear_forward,
@@ -41,16 +36,11 @@ from ...exact.kernels.linear import (
 )
 from ...exact.kernels.patches import FusedSemantics
 from ...exact.kernels.update import (
-    WHOLE_COLUMNS,
     ColumnTasks,
-    Digits,
     Learner,
-    Parameter,
     RowDigits,
     gradient_digits,
     lane_update,
-    quantise_weight,
-    weight_update,
 )
 from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST, INT16_MOST, quantise
@@ -59,6 +49,16 @@ from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL
 from ...semantics import SHARPNESS, SemanticsEnhancement
 from ..pac import PAC, Embedding, FeedForward, LaneLayer
+from .shared import (
+    FusedFront,
+    Norm,
+    Parameters,
+    Shared,
+    new_digits,
+    product_gradient,
+    store_digits,
+    store_quantised,
+)
 
 __all__ = ["FusedPAC", "fuse"]
 
@@ -101,15 +101,6 @@ def _feed_forward_end(
 
 
 @triton.jit
-def _store_quantised(x, lane, column, inside, whole, scale_out, width: tl.constexpr):
-    """Store a lane's x as int8, and its scale."""
-    factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT8_MOST)
-    values = quantised(x, factor).to(tl.int8)
-    tl.store(whole + lane * width + column, values, mask=inside)
-    tl.store(scale_out + lane, scale)
-
-
-@triton.jit
 def _end_kernel(
     sums,
     hidden_largest,
@@ -149,7 +140,7 @@ def _end_kernel(
         most,
         SPLITS,
     )
-    _store_quantised(x, lane, column, inside, whole, scale_out, width)
+    store_quantised(x, lane, column, inside, whole, scale_out, width)
 
 
 @triton.jit
@@ -280,7 +271,7 @@ def _start_kernel(
         offset_in + column, mask=inside, other=0.0
     )
     tl.store(skip + place, x, mask=inside)
-    _store_quantised(x, lane, column, inside, whole, scale_x, width)
+    store_quantised(x, lane, column, inside, whole, scale_x, width)
     tl.store(hidden_largest + lane, 0)
 
 
@@ -316,22 +307,8 @@ def _feed_forward_end_backward(
     gradient = normalised_backward(gradient * by_column, normal, tl.load(slope_out + lane), width)
     tl.store(by_inner + place, gradient, mask=inside)
     gradient = gradient * tl.load(scale_weight + column, mask=inside, other=0.0)
-    factor, scale = row_scale(tl.max(tl.abs(gradient), 0), _INT16_MOST)
-    whole = quantised(gradient, factor)
-    digit = high_digit(whole)
-    tl.store(high + place, digit.to(tl.int8), mask=inside)
-    tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
-    tl.store(digit_scale + lane, scale)
+    store_digits(gradient, lane, column, inside, high, low, digit_scale, width)
     tl.store(largest + lane, 0)
-
-
-@triton.jit
-def _product_gradient(lane, place, inside, high_sums, low_sums, largest, stride, SPLITS: tl.constexpr):
-    """Return the gradient by a layer's input from its integer sums."""
-    _, scale = row_scale(from_bits(tl.load(largest + lane)), _INT16_MOST)
-    high = sum_of_splits(high_sums, place, inside, stride, SPLITS)
-    low = sum_of_splits(low_sums, place, inside, stride, SPLITS)
-    return combined(high, low) * scale
 
 
 @triton.jit
@@ -358,7 +335,7 @@ def _end_backward_kernel(
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
-    gradient = _product_gradient(
+    gradient = product_gradient(
         lane, lane * width + column, inside, high_sums, low_sums, largest, lanes * width, SPLITS
     )
     tl.debug_barrier()
@@ -433,7 +410,7 @@ def _start_backward_kernel(
     column = tl.arange(0, WIDTH)
     inside = column < width
     place = lane * width + column
-    by_product = _product_gradient(lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
+    by_product = product_gradient(lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
     gradient = tl.load(half + place, mask=inside, other=0.0) + by_product
     tl.store(by_skip + place, gradient, mask=inside)
     normal = tl.load(normal_in + place, mask=inside, other=0.0)
@@ -552,55 +529,6 @@ def fuse(
     return FusedPAC(network, front, state, learner, lanes, steps, workspace)
 
 
-class FusedFront(Protocol):
-    """What stands before the network, as kernels."""
-
-    def forward(self) -> Tensor:
-        """Return the network's input, float32 [lanes, width], for the context of this step."""
-
-    def backward(self, gradient: Tensor) -> None:
-        """Learn from the gradient by what `forward` returned."""
-
-
-class Shared:
-    """A weight [inputs, outputs] of all lanes, as float32 and, in both layouts, as int8."""
-
-    def __init__(self, weight: Parameter, bias: Parameter) -> None:
-        self.weight = weight
-        self.bias = bias
-        device = weight.weight.device
-        inputs, outputs = weight.weight.shape
-        self.by_input = torch.empty((inputs, outputs), dtype=torch.int8, device=device)
-        self.by_output = torch.empty((outputs, inputs), dtype=torch.int8, device=device)
-        self.scale = torch.empty(outputs, device=device)
-        largest = weight.weight.abs().amax(0)
-        self.largest = largest.view(torch.int32)
-        quantise_weight(weight.weight, self.largest, self.by_input, self.by_output, self.scale)
-
-    def update(self, x: Tensor, digits: Digits, learner: Learner) -> None:
-        """Learn from the layer's int8 input [inputs, lanes] and the gradient by its result."""
-        weight_update(
-            x, digits, self.weight, learner, self.by_input, self.by_output, self.scale, self.largest
-        )
-        if len(self.by_input) > WHOLE_COLUMNS:
-            quantise_weight(self.weight.weight, self.largest, self.by_input, self.by_output, self.scale)
-
-
-@dataclass(frozen=True)
-class Norm:
-    """The gain and offset of a layer norm."""
-
-    gain: Parameter
-    offset: Parameter
-
-
-class Parameters(Protocol):
-    """Where the network's parameters are found with their moments."""
-
-    def __call__(self, node: ParameterNode) -> Parameter:
-        """Return the parameter as views that keep their addresses."""
-
-
 class _Block:
     """One block's weights, what its forward pass keeps for the backward one, and its gradients."""
 
@@ -634,8 +562,8 @@ class _Block:
         self.normal_out = take("normal_out", lanes, width)
         self.by_norm, self.by_inner = take("by_norm", lanes, width), take("by_inner", lanes, width)
         self.by_hidden, self.by_skip = take("by_hidden", lanes, hidden), take("by_skip", lanes, width)
-        self.hidden_digits = _digits(workspace, f"{name}.hidden_digits", lanes, hidden)
-        self.inner_digits = _digits(workspace, f"{name}.inner_digits", lanes, width)
+        self.hidden_digits = new_digits(workspace, f"{name}.hidden_digits", lanes, hidden)
+        self.inner_digits = new_digits(workspace, f"{name}.inner_digits", lanes, width)
 
         self.lane_width = lane_width = lane_layer.lane_width
         self.lane_norm_in = None if lane_layer.norm_in is None else norm(lane_layer.norm_in)
@@ -703,15 +631,6 @@ class _Block:
         )
 
 
-def _digits(workspace: Workspace, name: str, lanes: int, outputs: int) -> Digits:
-    shape = (outputs, lanes)
-    return Digits(
-        workspace.take(f"{name}.high", shape, torch.int8),
-        workspace.take(f"{name}.low", shape, torch.int8),
-        workspace.take(f"{name}.scale", (outputs,)),
-    )
-
-
 class FusedPAC:
     """The network of a plain PAC, whose parameters it learns in place."""
 
@@ -770,7 +689,7 @@ class FusedPAC:
         self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
         self._out_high = take("out_high", lanes, 256, dtype=torch.int8)
         self._out_low = take("out_low", lanes, 256, dtype=torch.int8)
-        self._out_digits = _digits(workspace, "out_digits", lanes, 256)
+        self._out_digits = new_digits(workspace, "out_digits", lanes, 256)
 
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""

@@ -1,0 +1,128 @@
+"""What the kernels of networks share: a front, layers of all lanes, and what one program does for a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...exact.kernels.elements import from_bits, high_digit, quantised, row_scale
+from ...exact.kernels.linear import combined, sum_of_splits
+from ...exact.kernels.update import (
+    WHOLE_COLUMNS,
+    Digits,
+    Learner,
+    Parameter,
+    quantise_weight,
+    weight_update,
+)
+from ...exact.quantise import INT8_MOST, INT16_MOST
+from ...exact.tape import ParameterNode
+from ...exact.workspace import Workspace
+
+__all__ = [
+    "FusedFront",
+    "Norm",
+    "Parameters",
+    "Shared",
+    "new_digits",
+    "product_gradient",
+    "store_digits",
+    "store_quantised",
+]
+
+_INT8_MOST = tl.constexpr(INT8_MOST)
+_INT16_MOST = tl.constexpr(INT16_MOST)
+
+
+@triton.jit
+def store_quantised(x, lane, column, inside, whole, scale_out, width: tl.constexpr):
+    """Store a lane's x as int8, and its scale."""
+    factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT8_MOST)
+    values = quantised(x, factor).to(tl.int8)
+    tl.store(whole + lane * width + column, values, mask=inside)
+    tl.store(scale_out + lane, scale)
+
+
+@triton.jit
+def store_digits(x, row, column, inside, high, low, scale_out, width: tl.constexpr):
+    """Store a row's x as the digits, int8, of whole numbers of 16 bits, and their scale."""
+    factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT16_MOST)
+    whole = quantised(x, factor)
+    digit = high_digit(whole)
+    place = row * width + column
+    tl.store(high + place, digit.to(tl.int8), mask=inside)
+    tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+    tl.store(scale_out + row, scale)
+
+
+@triton.jit
+def product_gradient(lane, place, inside, high_sums, low_sums, largest, stride, SPLITS: tl.constexpr):
+    """Return the gradient by a layer's input from its integer sums."""
+    _, scale = row_scale(from_bits(tl.load(largest + lane)), _INT16_MOST)
+    high = sum_of_splits(high_sums, place, inside, stride, SPLITS)
+    low = sum_of_splits(low_sums, place, inside, stride, SPLITS)
+    return combined(high, low) * scale
+
+
+class FusedFront(Protocol):
+    """What stands before the network, as kernels."""
+
+    def forward(self) -> Tensor:
+        """Return the network's input, float32 [lanes, width], for the context of this step."""
+
+    def backward(self, gradient: Tensor) -> None:
+        """Learn from the gradient by what `forward` returned."""
+
+
+class Shared:
+    """A weight [inputs, outputs] of all lanes, as float32 and, in both layouts, as int8."""
+
+    def __init__(self, weight: Parameter, bias: Parameter) -> None:
+        self.weight = weight
+        self.bias = bias
+        device = weight.weight.device
+        inputs, outputs = weight.weight.shape
+        self.by_input = torch.empty((inputs, outputs), dtype=torch.int8, device=device)
+        self.by_output = torch.empty((outputs, inputs), dtype=torch.int8, device=device)
+        self.scale = torch.empty(outputs, device=device)
+        largest = weight.weight.abs().amax(0)
+        self.largest = largest.view(torch.int32)
+        quantise_weight(weight.weight, self.largest, self.by_input, self.by_output, self.scale)
+
+    def update(self, x: Tensor, digits: Digits, learner: Learner) -> None:
+        """Learn from the layer's int8 input [inputs, lanes] and the gradient by its result."""
+        weight_update(
+            x, digits, self.weight, learner, self.by_input, self.by_output, self.scale, self.largest
+        )
+        if len(self.by_input) > WHOLE_COLUMNS:
+            quantise_weight(self.weight.weight, self.largest, self.by_input, self.by_output, self.scale)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The gain and offset of a layer norm."""
+
+    gain: Parameter
+    offset: Parameter
+
+
+class Parameters(Protocol):
+    """Where the network's parameters are found with their moments."""
+
+    def __call__(self, node: ParameterNode) -> Parameter:
+        """Return the parameter as views that keep their addresses."""
+
+
+def new_digits(workspace: Workspace, name: str, lanes: int, outputs: int) -> Digits:
+    """Return room for a gradient [lanes, outputs] as digits."""
+    shape = (outputs, lanes)
+    return Digits(
+        workspace.take(f"{name}.high", shape, torch.int8),
+        workspace.take(f"{name}.low", shape, torch.int8),
+        workspace.take(f"{name}.scale", (outputs,)),
+    )
