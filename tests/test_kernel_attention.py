@@ -57,6 +57,7 @@ def test_attention(lanes: int, queries: int, tokens: int, heads: int, size: int,
     assert _same(fused, expected)
     by_query, by_key_value = torch.full_like(fused_query, 9.0), torch.full_like(fused_key_value, 9.0)
     scales = [torch.rand(count, generator=generator) for count in (width, 2 * width)]
+    scale_query, scale_key_value = (scale.to(DEVICE) for scale in scales)
     largest = [torch.zeros(len(x), dtype=torch.int32, device=DEVICE) for x in (query, key_value)]
     attend_backward(
         gradient.to(DEVICE),
@@ -64,8 +65,10 @@ def test_attention(lanes: int, queries: int, tokens: int, heads: int, size: int,
         fused_key_value,
         by_query,
         by_key_value,
-        *(scale.to(DEVICE) for scale in scales),
-        *largest,
+        scale_query,
+        scale_key_value,
+        largest[0],
+        largest[1],
         lanes,
         heads,
     )

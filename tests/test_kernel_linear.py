@@ -133,7 +133,7 @@ def test_activate(lanes: int, width: int) -> None:
 def test_linear_sums(sizes: tuple[int, int, int]) -> None:
     lanes, inputs, outputs = sizes
     layer = _layer(*sizes)
-    parts = kernels.splits(inputs)
+    parts = kernels.splits(inputs, lanes)
     sums = torch.full((parts, lanes, outputs), 9, dtype=torch.int32, device=DEVICE)
     kernels.linear_sums(layer.whole_x, layer.by_output, sums)
     expected = layer.whole_x.cpu().double() @ layer.by_input.cpu().double()
@@ -169,7 +169,7 @@ def test_gradient_by_the_input(sizes: tuple[int, int, int]) -> None:
     assert torch.equal(high, expected_high) and torch.equal(low, expected_low)
     assert torch.equal(largest.cpu(), _largest(scaled))
 
-    parts = kernels.splits(outputs)
+    parts = kernels.splits(outputs, lanes)
     sums = [torch.full((parts, lanes, inputs), 9, dtype=torch.int32, device=DEVICE) for _ in range(2)]
     kernels.gradient_sums(high, low, layer.by_input, sums[0], sums[1])
     gradient = torch.empty((lanes, inputs), device=DEVICE)

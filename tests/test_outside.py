@@ -78,7 +78,7 @@ def test_its_steps_are_exact_and_its_weights_counted(example: OutsideNetwork) ->
             run.learn(torch.arange(5))
     nodes = base.build(model, 5, torch.device("cpu")).parameters.nodes
     assert memory.parameter_count(model, 5) == sum(node.data.numel() for node in nodes)
-    assert not base.has_kernels(model)
+    assert not base.has_kernels(model, 5)
 
 
 def test_it_is_one_of_the_networks(example: OutsideNetwork) -> None:

@@ -169,7 +169,7 @@ def encoding(
 
     `tick` is called once a step where the host runs the steps: it may raise to end the work.
     """
-    if _has_kernels(model, device):
+    if _has_kernels(model, lanes, device):
         from .graphs import GraphEncoding
 
         return GraphEncoding(model, lanes, device, profile)
@@ -186,7 +186,7 @@ def decoding(
     tick: Callable[[], None] | None = None,
 ) -> Decoding:
     """Return what decodes a segment, as `encoding` does."""
-    if _has_kernels(model, device):
+    if _has_kernels(model, lanes, device):
         from .graphs import GraphDecoding
 
         return GraphDecoding(model, lanes, device, profile)
@@ -195,12 +195,14 @@ def decoding(
     return EagerDecoding(model, lanes, device, profile, tick)
 
 
-def _has_kernels(model: ModelSettings, device: torch.device) -> bool:
+def _has_kernels(model: ModelSettings, lanes: int, device: torch.device) -> bool:
     """Return whether the network's kernels can run there; without them it runs as it is written."""
     from .networks import base
 
     return (
-        device.type == "cuda" and base.has_kernels(model) and importlib.util.find_spec("triton") is not None
+        device.type == "cuda"
+        and base.has_kernels(model, lanes)
+        and importlib.util.find_spec("triton") is not None
     )
 
 

@@ -57,11 +57,12 @@ class Kernels:
     """The twin of a network that is made of kernels.
 
     `module` has the function `fuse`, which makes a FusedNetwork of what was built; it is imported only where
-    kernels can run. `fits` says whether settings are within what the kernels hold in their registers.
+    kernels can run. `fits` says of settings and a number of lanes whether the kernels hold them: in their
+    registers, and in the integers of their sums.
     """
 
     module: str
-    fits: Callable[[ModelSettings], bool]
+    fits: Callable[[ModelSettings, int], bool]
 
 
 _builders: dict[str, Builder] = {}
@@ -75,10 +76,10 @@ def register(name: str, builder: Builder, kernels: Kernels | None = None) -> Non
         _kernels[name] = kernels
 
 
-def has_kernels(settings: ModelSettings) -> bool:
-    """Return whether the network of these settings has a twin made of kernels."""
+def has_kernels(settings: ModelSettings, lanes: int) -> bool:
+    """Return whether the network of these settings has a twin made of kernels for so many lanes."""
     kernels = _kernels.get(settings.network)
-    return kernels is not None and kernels.fits(settings)
+    return kernels is not None and kernels.fits(settings, lanes)
 
 
 def kernels_of(name: str) -> Any:

@@ -167,7 +167,7 @@ def _newest(tape: Tape, x: Node, size: int) -> Node:
     return out
 
 
-def _fits_kernels(settings: ModelSettings) -> bool:
+def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
     """Return whether a program can hold a lane's values, and a column block of its matrix."""
     return (
         settings.width <= 1024

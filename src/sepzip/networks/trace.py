@@ -24,11 +24,11 @@ from ..exact.sinusoid import join_positions, sinusoids
 from ..exact.tape import Node, ParameterNode, Parameters, Tape
 from ..presets import ModelSettings
 from ..semantics import TokenSemantics
-from .base import Front, register
+from .base import Front, Kernels, register
 
-__all__ = ["TRACE", "Linear", "Mixture", "Norm", "Tokens"]
+__all__ = ["DEPTH", "TRACE", "Linear", "Mixture", "Norm", "Tokens"]
 
-_DEPTH = 2
+DEPTH = 2
 """How many times the feed-forward layer is applied."""
 
 
@@ -68,7 +68,7 @@ class TRACE:
             tokens, normal = (newest_rows(tape, rows, lanes, 1) for rows in (tokens, normal))
         query = self.query.forward(tape, normal)
         x = add(tape, tokens, linear_attention(tape, query, key_value, lanes, self.heads))
-        for _ in range(_DEPTH):
+        for _ in range(DEPTH):
             x = add(tape, x, self._feed_forward(tape, x))
         if self.mixture is not None:
             # SEP takes the mixture alone; beside the newest token it learns sooner (docs/networks.md).
@@ -153,4 +153,20 @@ class Norm:
         return layer_norm(tape, x, self.gain, self.offset)
 
 
-register("trace", TRACE)
+def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
+    """Return whether a program can hold a row and a head, and sums over all rows fit 32 bits."""
+    if settings.semantics:
+        return False
+    tokens = settings.context // settings.token
+    rows = lanes * tokens
+    return (
+        settings.width <= 1024
+        and settings.width // settings.heads <= 32
+        and tokens <= 32
+        and settings.embedding <= 64
+        and rows <= 1 << 17
+        and lanes * settings.hidden < 1 << 31
+    )
+
+
+register("trace", TRACE, Kernels("sepzip.networks.kernels.trace", _fits_kernels))

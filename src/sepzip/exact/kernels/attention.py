@@ -14,13 +14,7 @@ from ..attention import EPSILON, MOST
 from ..quantise import INT16_MOST
 from .elements import EXACT, quantised, row_scale, size_bits
 
-__all__ = ["MOST_SIZE", "MOST_TOKENS", "attend", "attend_backward"]
-
-MOST_SIZE = 32
-"""The most values of a head."""
-
-MOST_TOKENS = 32
-"""The most tokens of a lane."""
+__all__ = ["attend", "attend_backward"]
 
 _EPSILON = tl.constexpr(EPSILON)
 _MOST = tl.constexpr(MOST)
@@ -70,11 +64,11 @@ def _attend(
     token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
     value_inside = value < size
     column = head * size + value
-    place = (lane * tokens + token)[:, None] * (2 * width) + column[None, :]
+    token_place = (lane * tokens + token)[:, None] * (2 * width) + column[None, :]
     inside = (token < tokens)[:, None] & value_inside[None, :]
-    key = tl.load(key_value + place, mask=inside, other=0.0)
+    key = tl.load(key_value + token_place, mask=inside, other=0.0)
     whole_key, scale_key = _group(key * key)
-    whole_value, scale_value = _group(tl.load(key_value + place + width, mask=inside, other=0.0))
+    whole_value, scale_value = _group(tl.load(key_value + token_place + width, mask=inside, other=0.0))
     for number in range(queries):
         place = (lane * queries + number) * width + column
         asked = tl.load(query + place, mask=value_inside, other=0.0)
@@ -88,7 +82,7 @@ def attend(query: Tensor, key_value: Tensor, out: Tensor, lanes: int, heads: int
     """Write what the newest tokens get by causal attention to `out`, float32 like `query`.
 
     query [lanes * queries, width], key_value [lanes * tokens, 2 * width], as `linear_attention` takes them;
-    at most MOST_TOKENS tokens a lane, and MOST_SIZE values a head.
+    at most 32 tokens a lane, and 32 values a head.
     """
     sizes = _sizes(query, key_value, lanes, heads)
     _attend[(lanes * heads,)](query, key_value, out, *sizes, num_warps=1, **EXACT)

@@ -1,4 +1,4 @@
-"""The embedding of bytes, fused with the update of its table; twin of embedding.py.
+"""The embedding of bytes, fused with the update of its table; twin of embedding.py and join_positions.
 
 What every front of a network needs stands here as well: the look-up, the largest gradient, the sums by
 symbol and the table's update.
@@ -20,6 +20,7 @@ __all__ = [
     "ROWS",
     "WARPS",
     "FusedEmbedding",
+    "TableUpdate",
     "Triple",
     "add_by_symbol",
     "add_largest",
@@ -52,10 +53,78 @@ _GRADIENT_MOST = tl.constexpr(1 << 20)
 _GRADIENT_DIGITS = tl.constexpr(3)
 
 
+class TableUpdate:
+    """The update of a table by the gradient of what was looked up in it; three kernels a step."""
+
+    def __init__(
+        self,
+        table: Triple,
+        history: Tensor,
+        position: Tensor,
+        context: int,
+        size: Tensor,
+        epsilon: float,
+        workspace: Workspace,
+        squashed: bool,
+    ) -> None:
+        """Take what FusedEmbedding takes; where `squashed`, the sigmoid of the table was looked up."""
+        self._table = table
+        self._history = history
+        self._position = position
+        self._context = context
+        self._size = size
+        self._epsilon = epsilon
+        self._squashed = squashed
+        self._lanes, self._embedding = history.shape[1], table[0].shape[1]
+        # The sums by symbol, then the bits of the largest gradient.
+        self.sums = workspace.take("embedding sums", (_SYMBOLS * self._embedding + 1,), torch.int64)
+        """What a step sets to zero before it calls `backward`; see `clear`."""
+        self._largest = self.sums[-1:]
+
+    def backward(self, gradient: Tensor) -> None:
+        """Update the table by a gradient, contiguous float32 [lanes, context * values].
+
+        The first of a byte's values are those of its embedding.
+        """
+        values = gradient.shape[1] // self._context
+        count = self._lanes * self._context * self._embedding
+        find_largest[(triton.cdiv(count, BLOCK),)](
+            gradient, self._largest, count, self._embedding, values, BLOCK, **EXACT
+        )
+        _sum_by_symbol[(triton.cdiv(self._lanes * self._context, ROWS),)](
+            gradient,
+            self._largest,
+            self._history,
+            self._position,
+            self.sums,
+            self._lanes,
+            self._context,
+            self._embedding,
+            values,
+            ROWS,
+            padded_embedding(self._embedding),
+            num_warps=WARPS,
+            **EXACT,
+        )
+        table = self._table[0]
+        _update_embedding[(triton.cdiv(table.numel(), _TABLE_BLOCK),)](
+            *self._table,
+            self.sums,
+            self._largest,
+            self._size,
+            self._epsilon,
+            table.numel(),
+            self._squashed,
+            _TABLE_BLOCK,
+            **EXACT,
+        )
+
+
 class FusedEmbedding:
     """The embedded bytes of the context side by side, and the update of their table.
 
-    Its bits are those of `sigmoid_embedding` and `adam`. Four kernels a step: one forward, three backward.
+    Its bits are those of `sigmoid_embedding` or, not `squashed`, `embedding`, and `adam`; with positions,
+    of `join_positions` behind them. Four kernels a step: one forward, three backward.
     """
 
     def __init__(
@@ -67,76 +136,55 @@ class FusedEmbedding:
         size: Tensor,
         epsilon: float,
         workspace: Workspace,
+        positions: Tensor | None = None,
+        squashed: bool = True,
     ) -> None:
         """Take the table's triple, each [256, embedding], and where a step finds the rest.
 
         `history` is uint8 [rows, lanes], of which a step reads `context` rows from row `position` on, int64
-        [1]; `size`, float32 [1], and `epsilon` are those of `adam`. All tensors are read when a step runs.
+        [1]; `size`, float32 [1], and `epsilon` are those of `adam`; `positions` float32 [context, more]. All
+        tensors are read when a step runs.
         """
-        self._table = table
+        self._table = table[0]
         self._history = history
         self._position = position
         self._context = context
-        self._size = size
-        self._epsilon = epsilon
-        lanes, embedding = history.shape[1], table[0].shape[1]
-        self._lanes = lanes
-        self._embedding = embedding
-        self._out = workspace.take("embedding", (lanes, context * embedding))
-        # The sums by symbol, then the bits of the largest gradient: the forward pass clears them.
-        self._sums = workspace.take("embedding sums", (_SYMBOLS * embedding + 1,), torch.int64)
-        self._largest = self._sums[-1:]
+        self._squashed = squashed
+        self._lanes, self._embedding = history.shape[1], table[0].shape[1]
+        self._update = TableUpdate(table, history, position, context, size, epsilon, workspace, squashed)
+        self._more = 0 if positions is None else positions.shape[1]
+        self._positions = table[0] if positions is None else positions.contiguous()
+        values = self._embedding + self._more
+        self._out = workspace.take("embedding", (self._lanes, context * values))
 
     def forward(self) -> Tensor:
-        """Return [lanes, context * embedding], the oldest byte first; valid until the next step."""
+        """Return [lanes, context * (embedding + more)], the oldest byte first; valid until the next step."""
         count = self._out.numel()
         programs = triton.cdiv(count, BLOCK)
+        sums = self._update.sums
         _embed[(programs,)](
-            self._table[0],
+            self._table,
+            self._positions,
             self._history,
             self._position,
             self._out,
-            self._sums,
-            self._sums.numel(),
+            sums,
+            sums.numel(),
             self._lanes,
             count,
             self._context,
             self._embedding,
+            self._more,
+            self._squashed,
             BLOCK,
-            part(self._sums, programs),
+            part(sums, programs),
             **EXACT,
         )
         return self._out
 
     def backward(self, gradient: Tensor) -> None:
         """Update the table by the gradient of the last forward pass's result, contiguous, of its shape."""
-        count = gradient.numel()
-        find_largest[(triton.cdiv(count, BLOCK),)](gradient, self._largest, count, BLOCK, **EXACT)
-        _sum_by_symbol[(triton.cdiv(self._lanes * self._context, ROWS),)](
-            gradient,
-            self._largest,
-            self._history,
-            self._position,
-            self._sums,
-            self._lanes,
-            self._context,
-            self._embedding,
-            ROWS,
-            padded_embedding(self._embedding),
-            num_warps=WARPS,
-            **EXACT,
-        )
-        table = self._table[0]
-        _update_embedding[(triton.cdiv(table.numel(), _TABLE_BLOCK),)](
-            *self._table,
-            self._sums,
-            self._largest,
-            self._size,
-            self._epsilon,
-            table.numel(),
-            _TABLE_BLOCK,
-            **EXACT,
-        )
+        self._update.backward(gradient.view(self._out.shape))
 
 
 def part(numbers: Tensor, programs: int) -> int:
@@ -183,10 +231,12 @@ def load_largest(largest):
 
 
 @triton.jit
-def find_largest(x, largest, count, BLOCK: tl.constexpr):
-    """Take the sizes of all elements of x into `largest`."""
+def find_largest(x, largest, count, embedding: tl.constexpr, values: tl.constexpr, BLOCK: tl.constexpr):
+    """Take the sizes of the first `embedding` of every so many `values` of x, `count` in all."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    add_largest(largest, tl.load(x + place, mask=place < count, other=0.0))
+    inside = place < count
+    place = (place // embedding) * values + place % embedding
+    add_largest(largest, tl.load(x + place, mask=inside, other=0.0))
 
 
 @triton.jit
@@ -232,18 +282,23 @@ def update(weight, first, second, place, inside, old, gradient, size, epsilon):
 
 
 @triton.jit
-def update_table(table, first, second, sums, place, inside, scale, size, epsilon):
+def update_table(
+    table, first, second, sums, place, inside, scale, size, epsilon, squashed: tl.constexpr = True
+):
     """Move the table's elements at `place` by the sums by symbol, which are in units of `scale`."""
     total = tl.load(sums + place, mask=inside, other=0).to(tl.float32)
     old = tl.load(table + place, mask=inside, other=0.0)
-    squashed = elements.sigmoid(old)
-    gradient = ((total * scale) * squashed) * (1.0 - squashed)
+    gradient = total * scale
+    if squashed:
+        value = elements.sigmoid(old)
+        gradient = (gradient * value) * (1.0 - value)
     update(table, first, second, place, inside, old, gradient, size, epsilon)
 
 
 @triton.jit
 def _embed(
     table,
+    positions,
     history,
     position,
     out,
@@ -253,15 +308,25 @@ def _embed(
     count,
     context: tl.constexpr,
     embedding: tl.constexpr,
+    more: tl.constexpr,
+    squashed: tl.constexpr,
     BLOCK: tl.constexpr,
     PART: tl.constexpr,
 ):
     clear(sums, sums_count, PART)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
-    row = place // embedding
+    row, column = place // (embedding + more), place % (embedding + more)
     symbol = load_symbols(history, position, row % context, row // context, lanes, inside)
-    tl.store(out + place, look_up(table, symbol, place % embedding, embedding, inside), mask=inside)
+    is_byte = inside & (column < embedding)
+    if squashed:
+        x = look_up(table, symbol, column, embedding, is_byte)
+    else:
+        x = tl.load(table + symbol * embedding + column, mask=is_byte, other=0.0)
+    if more > 0:
+        where = (row % context) * more + column - embedding
+        x = tl.where(is_byte, x, tl.load(positions + where, mask=inside & (column >= embedding), other=0.0))
+    tl.store(out + place, x, mask=inside)
 
 
 @triton.jit
@@ -274,6 +339,7 @@ def _sum_by_symbol(
     lanes,
     context: tl.constexpr,
     embedding: tl.constexpr,
+    values: tl.constexpr,
     ROWS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
@@ -282,7 +348,7 @@ def _sum_by_symbol(
     symbol = load_symbols(history, position, row % context, row // context, lanes, inside)
     column = tl.arange(0, SIZE)
     x = tl.load(
-        gradient + row[:, None] * embedding + column[None, :],
+        gradient + row[:, None] * values + column[None, :],
         mask=inside[:, None] & (column < embedding)[None, :],
         other=0.0,
     )
@@ -294,7 +360,18 @@ def _sum_by_symbol(
 
 
 @triton.jit
-def _update_embedding(table, first, second, sums, largest, size, epsilon, count, BLOCK: tl.constexpr):
+def _update_embedding(
+    table,
+    first,
+    second,
+    sums,
+    largest,
+    size,
+    epsilon,
+    count,
+    squashed: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     _, scale = elements.row_scale(load_largest(largest), _GRADIENT_MOST)
-    update_table(table, first, second, sums, place, place < count, scale, size, epsilon)
+    update_table(table, first, second, sums, place, place < count, scale, size, epsilon, squashed)

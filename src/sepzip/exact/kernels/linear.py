@@ -110,14 +110,16 @@ def _inner(size: int) -> tuple[int, int]:
     return -(-size // step) * step, step
 
 
-def _split(inner_size: int) -> int:
-    """Return how many inner places one program sums where the sum is split."""
-    return max(64, min(512, int(triton.next_power_of_2(inner_size)) // 8))
+def _split(inner_size: int, lanes: int) -> int:
+    """Return how many inner places one program sums where the sum is split: the more, the more lanes."""
+    padded = int(triton.next_power_of_2(inner_size))
+    longer = max(1, int(triton.next_power_of_2(lanes)) // 512)
+    return max(64, min(padded, min(512, padded // 8) * longer))
 
 
-def splits(inner_size: int) -> int:
+def splits(inner_size: int, lanes: int) -> int:
     """Return into how many parts `linear_sums` and `gradient_sums` split a sum of `inner_size` places."""
-    return -(-inner_size // _split(inner_size))
+    return -(-inner_size // _split(inner_size, lanes))
 
 
 @triton.jit
@@ -273,14 +275,14 @@ def _linear_sums(
 
 
 def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
-    """Write the integer sums of x @ weight in parts to `sums`, int32 [splits(inputs), lanes, outputs].
+    """Write the integer sums of x @ weight in parts to `sums`, int32 [splits(inputs, lanes), lanes, outputs].
 
     x is int8 [lanes, inputs], `weight` int8 by output.
     """
     (lanes, inputs), outputs = x.shape, len(weight)
     rows, columns, warps = _wide_tile(lanes, outputs)
-    split = _split(inputs)
-    _linear_sums[(triton.cdiv(lanes, rows), splits(inputs), triton.cdiv(outputs, columns))](
+    split = _split(inputs, lanes)
+    _linear_sums[(triton.cdiv(lanes, rows), splits(inputs, lanes), triton.cdiv(outputs, columns))](
         x,
         weight,
         sums,
@@ -444,12 +446,12 @@ def gradient_sums(high: Tensor, low: Tensor, weight: Tensor, high_sums: Tensor, 
     """Write the integer sums of the gradient by a layer's input, in parts, for each digit.
 
     `high` and `low`, int8 [lanes, outputs], are the quantised gradient by the layer's result, `weight` is
-    int8 by input; both results are int32 [splits(outputs), lanes, inputs].
+    int8 by input; both results are int32 [splits(outputs, lanes), lanes, inputs].
     """
     (lanes, outputs), inputs = high.shape, len(weight)
     rows, columns, warps = _wide_tile(lanes, inputs)
-    split = _split(outputs)
-    _gradient_sums[(triton.cdiv(lanes, rows), splits(outputs), triton.cdiv(inputs, columns))](
+    split = _split(outputs, lanes)
+    _gradient_sums[(triton.cdiv(lanes, rows), splits(outputs, lanes), triton.cdiv(inputs, columns))](
         high,
         low,
         weight,

@@ -217,40 +217,23 @@ def gradient_digits(
 
 
 @triton.jit
-def _weight_update(
+def _weight_gradient(
     x,
     high,
     low,
     scale,
-    weight,
-    first,
-    second,
-    size,
-    epsilon,
-    by_input,
-    by_output,
-    scale_weight,
-    column_largest,
+    row,
+    column,
     lanes,
     inputs: tl.constexpr,
     outputs: tl.constexpr,
-    whole_columns: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    """Return a tile of the gradient by a weight."""
     row_inside, column_inside = row < inputs, column < outputs
-    weight_place = row[:, None] * outputs + column[None, :]
-    inside = row_inside[:, None] & column_inside[None, :]
-    # Asked for ahead: they arrive while the product is made.
-    w = tl.load(weight + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
-    m = tl.load(first + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
-    v = tl.load(second + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
-    high_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
-    low_sums = tl.zeros((ROWS, COLUMNS), tl.int32)
+    high_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
+    low_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
     for chunk in range(SPLIT // INNER):
         lane = chunk * INNER + tl.arange(0, INNER)
         there = lane < lanes
@@ -264,7 +247,57 @@ def _weight_update(
         right = tl.load(low + place, mask=place_inside, other=0)
         low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
     unit = tl.load(scale + column, mask=column_inside, other=0.0)
-    w, m, v = adam(w, m, v, combined(high_sums, low_sums) * unit[None, :], tl.load(size), epsilon)
+    return combined(high_sums, low_sums) * unit[None, :]
+
+
+@triton.jit
+def _weight_update(
+    x,
+    high,
+    low,
+    scale,
+    other_x,
+    other_high,
+    other_low,
+    other_scale,
+    weight,
+    first,
+    second,
+    size,
+    epsilon,
+    by_input,
+    by_output,
+    scale_weight,
+    column_largest,
+    lanes,
+    inputs: tl.constexpr,
+    outputs: tl.constexpr,
+    twice: tl.constexpr,
+    whole_columns: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row_inside, column_inside = row < inputs, column < outputs
+    weight_place = row[:, None] * outputs + column[None, :]
+    inside = row_inside[:, None] & column_inside[None, :]
+    if not twice:
+        # Asked for ahead: they arrive while the product is made. Two products need the registers.
+        w = tl.load(weight + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+        m = tl.load(first + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+        v = tl.load(second + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+    gradient = _weight_gradient(x, high, low, scale, row, column, lanes, inputs, outputs, SPLIT, INNER)
+    if twice:
+        gradient += _weight_gradient(
+            other_x, other_high, other_low, other_scale, row, column, lanes, inputs, outputs, SPLIT, INNER
+        )
+        w = tl.load(weight + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+        m = tl.load(first + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+        v = tl.load(second + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
+    w, m, v = adam(w, m, v, gradient, tl.load(size), epsilon)
     tl.store(weight + weight_place, w, mask=inside)
     tl.store(first + weight_place, m, mask=inside, eviction_policy="evict_first")
     tl.store(second + weight_place, v, mask=inside, eviction_policy="evict_first")
@@ -292,13 +325,16 @@ def weight_update(
     by_output: Tensor,
     scale_weight: Tensor,
     column_largest: Tensor,
+    other: tuple[Tensor, Digits] | None = None,
 ) -> None:
     """Update a weight [inputs, outputs] that all lanes share.
 
-    x is the layer's int8 input [inputs, lanes], `digits` the gradient by its result. Up to WHOLE_COLUMNS
+    x is the layer's int8 input [inputs, lanes], `digits` the gradient by its result; where the layer is used
+    twice in a step, `other` is both of the other use. Up to 2^17 lanes sums fit int32. Up to WHOLE_COLUMNS
     inputs, the next step's int8 weights and scales are written in both layouts; beyond, the bits of each
     output's largest weight are left in `column_largest`, int32 [outputs], for `quantise_weight`.
     """
+    other_x, other_digits = other or (x, digits)
     (inputs, lanes), outputs = x.shape, len(digits.scale)
     whole_columns = inputs <= WHOLE_COLUMNS
     if whole_columns:
@@ -312,6 +348,10 @@ def weight_update(
         digits.high,
         digits.low,
         digits.scale,
+        other_x,
+        other_digits.high,
+        other_digits.low,
+        other_digits.scale,
         parameter.weight,
         parameter.first,
         parameter.second,
@@ -324,6 +364,7 @@ def weight_update(
         lanes,
         inputs,
         outputs,
+        other is not None,
         whole_columns,
         rows,
         columns,

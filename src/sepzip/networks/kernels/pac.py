@@ -671,7 +671,7 @@ class FusedPAC:
         self._rows, self._half = take("rows", lanes, width), take("half", lanes, width)
         self._lane_rows = take("lane_rows", lanes, width)
         hidden = network.feed_forwards[0].weight_in.data.shape[1]
-        self._splits, self._out_splits = splits(hidden), splits(256)
+        self._splits, self._out_splits = splits(hidden, lanes), splits(256, lanes)
         parts = max(self._splits, self._out_splits)
         self._sums = take("sums", parts, lanes, width, dtype=torch.int32)
         self._low_sums = take("low_sums", parts, lanes, width, dtype=torch.int32)

@@ -94,10 +94,15 @@ class Shared:
         self.largest = largest.view(torch.int32)
         quantise_weight(weight.weight, self.largest, self.by_input, self.by_output, self.scale)
 
-    def update(self, x: Tensor, digits: Digits, learner: Learner) -> None:
-        """Learn from the layer's int8 input [inputs, lanes] and the gradient by its result."""
+    def update(
+        self, x: Tensor, digits: Digits, learner: Learner, other: tuple[Tensor, Digits] | None = None
+    ) -> None:
+        """Learn from the layer's int8 input [inputs, lanes] and the gradient by its result.
+
+        Where the layer is used twice in a step, `other` is both of the other use.
+        """
         weight_update(
-            x, digits, self.weight, learner, self.by_input, self.by_output, self.scale, self.largest
+            x, digits, self.weight, learner, self.by_input, self.by_output, self.scale, self.largest, other
         )
         if len(self.by_input) > WHOLE_COLUMNS:
             quantise_weight(self.weight.weight, self.largest, self.by_input, self.by_output, self.scale)

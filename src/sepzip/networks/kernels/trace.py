@@ -1,0 +1,878 @@
+"""TRACE as fused kernels: the twin of networks/trace.py.
+
+A row is a token of a lane. What stays within a row is one program for each row; between these stand the
+products and the attention. Keys and values are made of every token. Queries, and what follows, belong to the
+newest tokens: one without the SEB, all behind it.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...exact.kernels.aside import Aside
+from ...exact.kernels.attention import attend, attend_backward
+from ...exact.kernels.columns import Columns, layer_columns, norm_columns
+from ...exact.kernels.elements import EXACT, from_bits, row_scale
+from ...exact.kernels.embedding import FusedEmbedding
+from ...exact.kernels.layer_norm import normalised, normalised_backward
+from ...exact.kernels.linear import (
+    activate,
+    gradient_sums,
+    hidden_gradient,
+    linear_forward,
+    linear_sums,
+    row_digits,
+    splits,
+    sum_of_splits,
+    transpose,
+)
+from ...exact.kernels.update import Learner, RowDigits, gradient_digits
+from ...exact.layer_norm import statistics_most
+from ...exact.quantise import INT8_MOST
+from ...exact.workspace import Workspace
+from ...memory import LARGE_MODEL
+from ..trace import DEPTH, TRACE, Linear, Tokens
+from ..trace import Norm as PlainNorm
+from .shared import (
+    FusedFront,
+    Norm,
+    Parameters,
+    Shared,
+    new_digits,
+    product_gradient,
+    store_digits,
+    store_quantised,
+)
+
+__all__ = ["FusedTRACE", "fuse"]
+
+_INT8_MOST = tl.constexpr(INT8_MOST)
+
+if DEPTH != 2:
+    raise AssertionError("the layers that are used twice learn from two uses")
+
+
+@triton.jit
+def _first_of(row, queries: tl.constexpr, tokens: tl.constexpr):
+    """Return the token's row that the query's row belongs to."""
+    return (row // queries) * tokens + (tokens - queries) + row % queries
+
+
+@triton.jit
+def _scaled_norm(
+    x, row, column, inside, gain, offset, normal_out, slope_out, width: tl.constexpr, most: tl.constexpr
+):
+    """Return a row's normalised x times gain plus offset, and store what the backward pass needs."""
+    normal, slope = normalised(x, inside, width, most)
+    tl.store(normal_out + row * width + column, normal, mask=inside)
+    tl.store(slope_out + row, slope)
+    return normal * tl.load(gain + column, mask=inside, other=0.0) + tl.load(
+        offset + column, mask=inside, other=0.0
+    )
+
+
+@triton.jit
+def _norm_kernel(
+    x,
+    gain,
+    offset,
+    normal_out,
+    slope_out,
+    whole,
+    scale,
+    newest_whole,
+    newest_scale,
+    largest,
+    width: tl.constexpr,
+    most: tl.constexpr,
+    queries: tl.constexpr,
+    tokens: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The norm before the attention, of every token; what the newest ones ask with lies apart."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    values = tl.load(x + row * width + column, mask=inside, other=0.0)
+    values = _scaled_norm(values, row, column, inside, gain, offset, normal_out, slope_out, width, most)
+    store_quantised(values, row, column, inside, whole, scale, width)
+    tl.store(largest + row, 0)
+    if queries < tokens:
+        query = row % tokens - (tokens - queries)
+        if query >= 0:
+            newest = (row // tokens) * queries + query
+            store_quantised(values, newest, column, inside, newest_whole, newest_scale, width)
+
+
+@triton.jit
+def _into_hidden(
+    x,
+    row,
+    column,
+    inside,
+    gain,
+    offset,
+    normal_out,
+    slope_out,
+    whole,
+    scale,
+    hidden_largest,
+    width: tl.constexpr,
+    most: tl.constexpr,
+):
+    """The norm before the feed-forward layer."""
+    values = _scaled_norm(x, row, column, inside, gain, offset, normal_out, slope_out, width, most)
+    store_quantised(values, row, column, inside, whole, scale, width)
+    tl.store(hidden_largest + row, 0)
+
+
+@triton.jit
+def _attended_kernel(
+    tokens_in,
+    attended,
+    x,
+    gain,
+    offset,
+    normal_out,
+    slope_out,
+    whole,
+    scale,
+    hidden_largest,
+    query_largest,
+    width: tl.constexpr,
+    most: tl.constexpr,
+    queries: tl.constexpr,
+    tokens: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The newest tokens plus what they got by attention, and the norm before the feed-forward layer."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = row * width + column
+    token = tl.load(tokens_in + _first_of(row, queries, tokens) * width + column, mask=inside, other=0.0)
+    values = token + tl.load(attended + place, mask=inside, other=0.0)
+    tl.store(x + place, values, mask=inside)
+    tl.store(query_largest + row, 0)
+    _into_hidden(
+        values,
+        row,
+        column,
+        inside,
+        gain,
+        offset,
+        normal_out,
+        slope_out,
+        whole,
+        scale,
+        hidden_largest,
+        width,
+        most,
+    )
+
+
+@triton.jit
+def _feed_forward_end(
+    x,
+    sums,
+    hidden_largest,
+    scale_weight,
+    bias,
+    row,
+    column,
+    inside,
+    rows,
+    width: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Return x plus what the feed-forward layer made of it, from the integer sums of its second product."""
+    place = row * width + column
+    _, scale = row_scale(from_bits(tl.load(hidden_largest + row)), _INT8_MOST)
+    inner = sum_of_splits(sums, place, inside, rows * width, SPLITS).to(tl.float32) * scale
+    inner = inner * tl.load(scale_weight + column, mask=inside, other=0.0)
+    inner = inner + tl.load(bias + column, mask=inside, other=0.0)
+    return tl.load(x + place, mask=inside, other=0.0) + inner
+
+
+@triton.jit
+def _between_kernel(
+    x_before,
+    sums,
+    before_largest,
+    scale_weight,
+    bias,
+    x,
+    gain,
+    offset,
+    normal_out,
+    slope_out,
+    whole,
+    scale,
+    hidden_largest,
+    rows,
+    width: tl.constexpr,
+    most: tl.constexpr,
+    SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The end of one use of the feed-forward layer and the start of the next."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    values = _feed_forward_end(
+        x_before,
+        sums,
+        before_largest,
+        scale_weight,
+        bias,
+        row,
+        column,
+        inside,
+        rows,
+        width,
+        SPLITS,
+    )
+    tl.store(x + row * width + column, values, mask=inside)
+    _into_hidden(
+        values,
+        row,
+        column,
+        inside,
+        gain,
+        offset,
+        normal_out,
+        slope_out,
+        whole,
+        scale,
+        hidden_largest,
+        width,
+        most,
+    )
+
+
+@triton.jit
+def _end_kernel(
+    x_before,
+    sums,
+    before_largest,
+    scale_weight,
+    bias,
+    whole,
+    scale,
+    rows,
+    width: tl.constexpr,
+    SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The end of the last use, quantised for the output layer."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    values = _feed_forward_end(
+        x_before,
+        sums,
+        before_largest,
+        scale_weight,
+        bias,
+        row,
+        column,
+        inside,
+        rows,
+        width,
+        SPLITS,
+    )
+    store_quantised(values, row, column, inside, whole, scale, width)
+
+
+@triton.jit
+def _end_backward_kernel(
+    high_sums,
+    low_sums,
+    largest,
+    scale_weight,
+    by_x,
+    high,
+    low,
+    digit_scale,
+    rows,
+    width: tl.constexpr,
+    SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The gradient by the last use's result, and its digits for the second product."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = row * width + column
+    gradient = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
+    tl.debug_barrier()
+    tl.store(by_x + place, gradient, mask=inside)
+    gradient = gradient * tl.load(scale_weight + column, mask=inside, other=0.0)
+    store_digits(gradient, row, column, inside, high, low, digit_scale, width)
+    tl.store(largest + row, 0)
+
+
+@triton.jit
+def _hidden_backward_kernel(
+    high_sums,
+    low_sums,
+    largest,
+    by_result,
+    gain,
+    normal,
+    slope,
+    by_norm,
+    by_x,
+    scale_weight,
+    high,
+    low,
+    digit_scale,
+    rows,
+    width: tl.constexpr,
+    first: tl.constexpr,
+    SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Back through the norm before a use of the feed-forward layer, into the use before, if there is one."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = row * width + column
+    gradient = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
+    tl.debug_barrier()
+    tl.store(by_norm + place, gradient, mask=inside)
+    gradient = normalised_backward(
+        gradient * tl.load(gain + column, mask=inside, other=0.0),
+        tl.load(normal + place, mask=inside, other=0.0),
+        tl.load(slope + row),
+        width,
+    )
+    gradient = tl.load(by_result + place, mask=inside, other=0.0) + gradient
+    tl.store(by_x + place, gradient, mask=inside)
+    if not first:
+        gradient = gradient * tl.load(scale_weight + column, mask=inside, other=0.0)
+        store_digits(gradient, row, column, inside, high, low, digit_scale, width)
+        tl.store(largest + row, 0)
+
+
+@triton.jit
+def _norm_backward_kernel(
+    high_sums,
+    low_sums,
+    largest,
+    query_high_sums,
+    query_low_sums,
+    query_largest,
+    by_x,
+    gain,
+    normal,
+    slope,
+    by_norm,
+    by_tokens,
+    rows,
+    query_rows,
+    width: tl.constexpr,
+    queries: tl.constexpr,
+    tokens: tl.constexpr,
+    SPLITS: tl.constexpr,
+    QUERY_SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The gradient by every token: through the norm before the attention and, of the newest, beside it."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = row * width + column
+    query = row % tokens - (tokens - queries)
+    newest = inside & (query >= 0)
+    query_row = (row // tokens) * queries + tl.maximum(query, 0)
+    query_place = query_row * width + column
+    by_query = product_gradient(
+        query_row,
+        query_place,
+        newest,
+        query_high_sums,
+        query_low_sums,
+        query_largest,
+        query_rows * width,
+        QUERY_SPLITS,
+    )
+    by_key_value = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
+    # Zeros are added as in the plain twin: they turn a negative zero into a positive one.
+    gradient = by_query + by_key_value
+    tl.store(by_norm + place, gradient, mask=inside)
+    gradient = normalised_backward(
+        gradient * tl.load(gain + column, mask=inside, other=0.0),
+        tl.load(normal + place, mask=inside, other=0.0),
+        tl.load(slope + row),
+        width,
+    )
+    tl.store(by_tokens + place, tl.load(by_x + query_place, mask=newest, other=0.0) + gradient, mask=inside)
+
+
+def fuse(
+    network: TRACE,
+    state: Parameters,
+    learner: Learner,
+    lanes: int,
+    history: Tensor,
+    position: Tensor,
+    steps: Tensor,
+    workspace: Workspace,
+) -> FusedTRACE:
+    """Return the kernels of a plain network.
+
+    A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
+    int64 [1], counts the steps before.
+    """
+    plain = network.front
+    if not isinstance(plain, Tokens):
+        raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
+    front = FusedEmbedding(
+        state(plain.table),
+        history,
+        position,
+        len(plain.positions),
+        learner.size,
+        learner.epsilon,
+        workspace,
+        plain.positions,
+        squashed=False,
+    )
+    tokens = plain.positions.shape[0] * (plain.table.data.shape[1] + plain.positions.shape[1]) // plain.width
+    return FusedTRACE(network, front, state, learner, lanes, tokens, 1, workspace)
+
+
+class _Use:
+    """One use of the feed-forward layer: what its forward pass keeps for the backward one, and gradients."""
+
+    def __init__(
+        self, workspace: Workspace, name: str, rows: int, width: int, hidden: int, columns: Columns
+    ) -> None:
+        def take(part: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return workspace.take(f"{name}.{part}", shape, dtype)
+
+        self.x, self.normal, self.slope = (
+            take("x", rows, width),
+            take("normal", rows, width),
+            take("slope", rows),
+        )
+        self.whole, self.scale = take("whole", rows, width, dtype=torch.int8), take("scale", rows)
+        self.transposed = take("transposed", width, rows, dtype=torch.int8)
+        self.hidden = take("hidden", rows, hidden)
+        self.hidden_whole = take("hidden_whole", hidden, rows, dtype=torch.int8)
+        self.hidden_largest = take("hidden_largest", rows, dtype=torch.int32)
+        self.by_result, self.by_norm = take("by_result", rows, width), take("by_norm", rows, width)
+        self.by_hidden = take("by_hidden", rows, hidden)
+        self.hidden_digits = new_digits(workspace, f"{name}.hidden_digits", rows, hidden)
+        self.result_digits = new_digits(workspace, f"{name}.result_digits", rows, width)
+        self.norm_columns, self.result_columns = columns.new(width), columns.new(width)
+        self.hidden_columns = columns.new(hidden)
+
+
+class FusedTRACE:
+    """The network of a plain TRACE, whose parameters it learns in place."""
+
+    def __init__(
+        self,
+        network: TRACE,
+        front: FusedFront,
+        state: Parameters,
+        learner: Learner,
+        lanes: int,
+        tokens: int,
+        queries: int,
+        workspace: Workspace,
+    ) -> None:
+        """Take over from `network`, of whose `tokens` of each lane the newest `queries` attend."""
+        self._front = front
+        self._learner = learner
+        self._lanes, self._heads = lanes, network.heads
+        self._tokens, self._queries = tokens, queries
+        self._rows, self._query_rows = lanes * tokens, lanes * queries
+        # A large model's updates keep the device's memory busy: nothing gains by running beside them.
+        self._aside = Aside(workspace.device, forks=network.parameters.data.numel() < LARGE_MODEL)
+
+        def shared(layer: Linear) -> Shared:
+            return Shared(state(layer.weight), state(layer.bias))
+
+        def norm(plain: PlainNorm) -> Norm:
+            return Norm(state(plain.gain), state(plain.offset))
+
+        def take(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return workspace.take(name, shape, dtype)
+
+        self._norm_attention, self._norm_hidden = norm(network.norm_attention), norm(network.norm_hidden)
+        self._query, self._key_value = shared(network.query), shared(network.key_value)
+        self._into_hidden, self._out_of_hidden = shared(network.into_hidden), shared(network.out_of_hidden)
+        self._out = shared(network.out)
+        width, hidden = self._into_hidden.by_input.shape
+        self._width, self._most = width, statistics_most(width)
+        self._padded = triton.next_power_of_2(width)
+        self._warps = max(1, min(4, self._padded // 128))
+        rows, query_rows = self._rows, self._query_rows
+        self._columns = columns = Columns()
+        self._attention_columns = columns.new(width)
+        self._query_columns, self._key_value_columns = columns.new(width), columns.new(2 * width)
+        self._uses = [
+            _Use(workspace, f"use{index}", query_rows, width, hidden, columns) for index in range(DEPTH)
+        ]
+        self._name_what_learns()
+        columns.seal(workspace)
+
+        self._normal, self._slope = take("normal", rows, width), take("slope", rows)
+        self._whole, self._scale = take("whole", rows, width, dtype=torch.int8), take("scale", rows)
+        self._transposed = take("transposed", width, rows, dtype=torch.int8)
+        self._newest_whole, self._newest_scale = self._whole, self._scale
+        self._newest_transposed = self._transposed
+        if queries < tokens:
+            self._newest_whole = take("newest_whole", query_rows, width, dtype=torch.int8)
+            self._newest_scale = take("newest_scale", query_rows)
+            self._newest_transposed = take("newest_transposed", width, query_rows, dtype=torch.int8)
+        self._asked, self._attended = take("asked", query_rows, width), take("attended", query_rows, width)
+        self._keys_and_values = take("keys_and_values", rows, 2 * width)
+        self._hidden_whole = take("hidden_whole", query_rows, hidden, dtype=torch.int8)
+        self._out_whole, self._out_scale = (
+            take("out_whole", lanes, width, dtype=torch.int8),
+            take("out_scale", lanes),
+        )
+        self._out_transposed = take("out_transposed", width, lanes, dtype=torch.int8)
+        self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
+
+        self._splits, self._out_splits = splits(hidden, query_rows), splits(256, lanes)
+        self._query_splits, self._key_value_splits = splits(width, query_rows), splits(2 * width, rows)
+        count = width * max(
+            self._splits * query_rows, self._out_splits * lanes, self._key_value_splits * rows
+        )
+        self._sums = take("sums", count, dtype=torch.int32)
+        self._low_sums = take("low_sums", count, dtype=torch.int32)
+        count = width * self._query_splits * query_rows
+        self._query_sums = take("query_sums", count, dtype=torch.int32)
+        self._query_low_sums = take("query_low_sums", count, dtype=torch.int32)
+        # The bits of the largest sizes of rows of gradients.
+        self._largest = take("largest", max(lanes, query_rows), dtype=torch.int32)
+        self._query_largest = take("query_largest", query_rows, dtype=torch.int32)
+        self._key_value_largest = take("key_value_largest", rows, dtype=torch.int32)
+
+        def digits(name: str, count: int, outputs: int) -> tuple[Tensor, Tensor]:
+            high = take(f"{name}_high", count, outputs, dtype=torch.int8)
+            return high, take(f"{name}_low", count, outputs, dtype=torch.int8)
+
+        self._out_rows = digits("out", lanes, 256)
+        self._result_rows, self._result_scale = (
+            digits("result", query_rows, width),
+            take("result_scale", query_rows),
+        )
+        self._hidden_rows = digits("hidden", query_rows, hidden)
+        self._query_rows_digits = digits("query", query_rows, width)
+        self._key_value_rows = digits("key_value", rows, 2 * width)
+        self._out_digits = new_digits(workspace, "out_digits", lanes, 256)
+        self._query_digits = new_digits(workspace, "query_digits", query_rows, width)
+        self._key_value_digits = new_digits(workspace, "key_value_digits", rows, 2 * width)
+        self._by_attended = take("by_attended", query_rows, width)
+        self._by_query, self._by_key_value = (
+            take("by_query", query_rows, width),
+            take("by_key_value", rows, 2 * width),
+        )
+        self._by_norm, self._by_tokens = take("by_norm", rows, width), take("by_tokens", rows, width)
+
+    def _name_what_learns(self) -> None:
+        """Say which sums over columns the biases, gains and offsets learn from."""
+        columns, uses = self._columns, self._uses
+        columns.learn(self._query.bias, (self._query_columns,))
+        columns.learn(self._key_value.bias, (self._key_value_columns,))
+        columns.learn(self._into_hidden.bias, tuple(use.hidden_columns for use in uses))
+        columns.learn(self._out_of_hidden.bias, tuple(use.result_columns for use in uses))
+        for norm, sums in (
+            (self._norm_attention, (self._attention_columns,)),
+            (self._norm_hidden, tuple(use.norm_columns for use in uses)),
+        ):
+            columns.learn(norm.offset, sums)
+            columns.learn(norm.gain, sums, along=True)
+
+    def forward(self) -> Tensor:
+        """Return logits, float32 [lanes, 256]."""
+        self._columns.clear()
+        tokens = self._front.forward()
+        self._start(tokens)
+        linear_forward(
+            self._whole,
+            self._key_value.by_output,
+            self._scale,
+            self._key_value.scale,
+            self._key_value.bias.weight,
+            self._keys_and_values,
+        )
+        linear_forward(
+            self._newest_whole,
+            self._query.by_output,
+            self._newest_scale,
+            self._query.scale,
+            self._query.bias.weight,
+            self._asked,
+        )
+        attend(self._asked, self._keys_and_values, self._attended, self._lanes, self._heads)
+        self._end_attention(tokens, self._uses[0])
+        for use, following in zip(self._uses, [*self._uses[1:], None], strict=True):
+            self._feed_forward(use)
+            if following is None:
+                self._end(use)
+            else:
+                self._between(use, following)
+        linear_forward(
+            self._out_whole,
+            self._out.by_output,
+            self._out_scale,
+            self._out.scale,
+            self._out.bias.weight,
+            self._logits,
+        )
+        return self._logits
+
+    def backward(self) -> None:
+        """Learn from the gradient in `by_logits`: every weight is updated."""
+        learner = self._learner
+        row_digits(self.by_logits, self._out.scale, *self._out_rows, self._largest)
+        gradient_sums(*self._out_rows, self._out.by_input, self._sums, self._low_sums)
+        with self._aside.branch():
+            gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, learner)
+            transpose(self._out_whole, self._out_transposed)
+            self._out.update(self._out_transposed, self._out_digits, learner)
+        self._end_backward(self._uses[-1])
+        for index in reversed(range(DEPTH)):
+            self._feed_forward_backward(index)
+        with self._aside.branch():
+            one, two = self._uses
+            self._into_hidden.update(
+                one.transposed, one.hidden_digits, learner, (two.transposed, two.hidden_digits)
+            )
+            self._out_of_hidden.update(
+                one.hidden_whole, one.result_digits, learner, (two.hidden_whole, two.result_digits)
+            )
+        self._attention_backward()
+        with self._aside.branch():
+            norm_columns(self._by_norm, self._normal, self._attention_columns)
+            self._columns.run(learner)
+        self._front.backward(self._by_tokens)
+        self._aside.join()
+
+    def _feed_forward(self, use: _Use) -> None:
+        layer = self._into_hidden
+        linear_forward(
+            use.whole,
+            layer.by_output,
+            use.scale,
+            layer.scale,
+            layer.bias.weight,
+            use.hidden,
+            use.hidden_largest,
+        )
+        activate(use.hidden, use.hidden_largest, self._hidden_whole, use.hidden_whole)
+        linear_sums(self._hidden_whole, self._out_of_hidden.by_output, self._sums)
+
+    def _feed_forward_backward(self, index: int) -> None:
+        use, layer = self._uses[index], self._into_hidden
+        hidden_gradient(
+            *self._result_rows,
+            self._result_scale,
+            self._out_of_hidden.by_input,
+            use.hidden,
+            use.by_hidden,
+            layer.scale,
+            self._largest,
+        )
+        with self._aside.branch():
+            layer_columns(use.by_result, use.hidden_largest, use.result_columns, use.result_digits)
+        layer_columns(
+            use.by_hidden,
+            use.scale,
+            use.hidden_columns,
+            use.hidden_digits,
+            RowDigits(layer.scale, self._largest, *self._hidden_rows),
+        )
+        gradient_sums(*self._hidden_rows, layer.by_input, self._sums, self._low_sums)
+        self._hidden_backward(use, self._uses[index - 1] if index else None)
+        with self._aside.branch():
+            transpose(use.whole, use.transposed)
+            norm_columns(use.by_norm, use.normal, use.norm_columns)
+
+    def _attention_backward(self) -> None:
+        query, key_value = self._query, self._key_value
+        attend_backward(
+            self._by_attended,
+            self._asked,
+            self._keys_and_values,
+            self._by_query,
+            self._by_key_value,
+            query.scale,
+            key_value.scale,
+            self._query_largest,
+            self._key_value_largest,
+            self._lanes,
+            self._heads,
+        )
+        layer_columns(
+            self._by_key_value,
+            self._scale,
+            self._key_value_columns,
+            self._key_value_digits,
+            RowDigits(key_value.scale, self._key_value_largest, *self._key_value_rows),
+        )
+        gradient_sums(*self._key_value_rows, key_value.by_input, self._sums, self._low_sums)
+        layer_columns(
+            self._by_query,
+            self._newest_scale,
+            self._query_columns,
+            self._query_digits,
+            RowDigits(query.scale, self._query_largest, *self._query_rows_digits),
+        )
+        gradient_sums(*self._query_rows_digits, query.by_input, self._query_sums, self._query_low_sums)
+        with self._aside.branch():
+            transpose(self._whole, self._transposed)
+            key_value.update(self._transposed, self._key_value_digits, self._learner)
+            if self._queries < self._tokens:
+                transpose(self._newest_whole, self._newest_transposed)
+            query.update(self._newest_transposed, self._query_digits, self._learner)
+        self._norm_backward()
+
+    def _start(self, tokens: Tensor) -> None:
+        norm = self._norm_attention
+        _norm_kernel[(self._rows,)](
+            tokens,
+            norm.gain.weight,
+            norm.offset.weight,
+            self._normal,
+            self._slope,
+            self._whole,
+            self._scale,
+            self._newest_whole,
+            self._newest_scale,
+            self._key_value_largest,
+            self._width,
+            self._most,
+            self._queries,
+            self._tokens,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _into_use(self, use: _Use) -> tuple[Tensor, ...]:
+        """Return what the kernels take that make a use's input."""
+        gain, offset = self._norm_hidden.gain.weight, self._norm_hidden.offset.weight
+        return use.x, gain, offset, use.normal, use.slope, use.whole, use.scale, use.hidden_largest
+
+    def _of_use(self, use: _Use) -> tuple[Tensor, ...]:
+        """Return what the kernels take that make a use's result."""
+        layer = self._out_of_hidden
+        return use.x, self._sums, use.hidden_largest, layer.scale, layer.bias.weight
+
+    def _end_attention(self, tokens: Tensor, use: _Use) -> None:
+        _attended_kernel[(self._query_rows,)](
+            tokens,
+            self._attended,
+            *self._into_use(use),
+            self._query_largest,
+            self._width,
+            self._most,
+            self._queries,
+            self._tokens,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _between(self, use: _Use, following: _Use) -> None:
+        _between_kernel[(self._query_rows,)](
+            *self._of_use(use),
+            *self._into_use(following),
+            self._query_rows,
+            self._width,
+            self._most,
+            self._splits,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _end(self, use: _Use) -> None:
+        _end_kernel[(self._query_rows,)](
+            *self._of_use(use),
+            self._out_whole,
+            self._out_scale,
+            self._query_rows,
+            self._width,
+            self._splits,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _end_backward(self, use: _Use) -> None:
+        _end_backward_kernel[(self._lanes,)](
+            self._sums,
+            self._low_sums,
+            self._largest,
+            self._out_of_hidden.scale,
+            use.by_result,
+            *self._result_rows,
+            self._result_scale,
+            self._lanes,
+            self._width,
+            self._out_splits,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _hidden_backward(self, use: _Use, before: _Use | None) -> None:
+        _hidden_backward_kernel[(self._query_rows,)](
+            self._sums,
+            self._low_sums,
+            self._largest,
+            use.by_result,
+            self._norm_hidden.gain.weight,
+            use.normal,
+            use.slope,
+            use.by_norm,
+            self._by_attended if before is None else before.by_result,
+            self._out_of_hidden.scale,
+            *self._result_rows,
+            self._result_scale,
+            self._query_rows,
+            self._width,
+            before is None,
+            self._splits,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _norm_backward(self) -> None:
+        _norm_backward_kernel[(self._rows,)](
+            self._sums,
+            self._low_sums,
+            self._key_value_largest,
+            self._query_sums,
+            self._query_low_sums,
+            self._query_largest,
+            self._by_attended,
+            self._norm_attention.gain.weight,
+            self._normal,
+            self._slope,
+            self._by_norm,
+            self._by_tokens,
+            self._rows,
+            self._query_rows,
+            self._width,
+            self._queries,
+            self._tokens,
+            self._key_value_splits,
+            self._query_splits,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
