@@ -31,7 +31,7 @@ from .embedding import (
     update_table,
 )
 
-__all__ = ["FusedSemantics"]
+__all__ = ["FusedSemantics", "find_fused_largest", "product_16x16"]
 
 _TABLE_BLOCK = 256
 _SYMBOLS = 256
@@ -146,7 +146,7 @@ class FusedSemantics:
     def backward(self, gradient: Tensor) -> None:
         """Update the weights by the gradient of the last forward pass's result, contiguous, of its shape."""
         count = gradient.numel()
-        _find_largest[(triton.cdiv(count, BLOCK),)](
+        find_fused_largest[(triton.cdiv(count, BLOCK),)](
             self._fused, gradient, self._largest, count, BLOCK, **EXACT
         )
         _sum_products[(self._programs,)](
@@ -197,7 +197,7 @@ class FusedSemantics:
 
 
 @triton.jit
-def _product(a, b):
+def product_16x16(a, b):
     """Return a @ b, int64, exact; int32 whole numbers up to INT16_MOST, the inner dimension below 2^15."""
     # Balanced digits, base 256; the high one fits int8 as well.
     a_high = (a + 128) >> 8
@@ -281,7 +281,7 @@ def _fuse(
     tl.store(embedded + place, whole.to(tl.int16), mask=inside)
 
     # A row of the band holds every weight once, so what was taken off comes back as their sum.
-    total = _product(weights, whole) + tl.sum(weights, 1).to(tl.int64)[:, None] * _MIDDLE
+    total = product_16x16(weights, whole) + tl.sum(weights, 1).to(tl.int64)[:, None] * _MIDDLE
     x = total.to(tl.float32) * (scale * (1.0 / _UNIT)) + tl.load(bias)
     place = (lane * (patch * embedding) + component)[None, :] + (lag * embedding)[:, None]
     inside = (lag < patch)[:, None] & used[None, :]
@@ -290,7 +290,7 @@ def _fuse(
 
 
 @triton.jit
-def _find_largest(fused, gradient, largest, count, BLOCK: tl.constexpr):
+def find_fused_largest(fused, gradient, largest, count, BLOCK: tl.constexpr):
     """Take the sizes of the gradient by `fused` into `largest`."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
@@ -340,7 +340,7 @@ def _sum_products(
     place = byte[:, None] * (lanes * embedding) + (lane * embedding + component)[None, :]
     inside = (byte < context)[:, None] & used[None, :]
     embedded_bytes = tl.load(embedded + place, mask=inside, other=0).to(tl.int32)
-    sums = _product(whole, tl.trans(embedded_bytes))
+    sums = product_16x16(whole, tl.trans(embedded_bytes))
     number = byte[None, :] - lag[:, None]
     place = lag[:, None] * context + byte[None, :]
     inside = (number >= 0) & (number < patches) & (lag < patch)[:, None]
@@ -349,7 +349,7 @@ def _sum_products(
     # By each embedded byte, [CONTEXT, LANES * SIZE].
     place = lag[None, :] * context + byte[:, None]
     inside = (lag < patch)[None, :] & (byte < context)[:, None]
-    sums = _product(tl.load(band + place, mask=inside, other=0).to(tl.int32), whole)
+    sums = product_16x16(tl.load(band + place, mask=inside, other=0).to(tl.int32), whole)
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     inside = (byte < context)[:, None] & (lane < lanes)[None, :]
     symbol = load_symbols(history, position, byte[:, None], lane[None, :], lanes, inside)

@@ -1,0 +1,512 @@
+"""The semantics enhancement block that makes several tokens, fused with the update of its weights.
+
+Twin of semantics.TokenSemantics and of `fuse_into_tokens`. A program makes one of a byte's values in all
+tokens of several lanes: one product with the banded matrix of that value. What is multiplied, embedded bytes
+and positions, is looked up where it is needed and nowhere stored.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..quantise import INT16_MOST, SUM_MOST
+from ..workspace import Workspace
+from . import elements
+from .elements import EXACT
+from .embedding import (
+    BLOCK,
+    WARPS,
+    TableUpdate,
+    Triple,
+    add_largest,
+    load_largest,
+    load_symbols,
+    look_up,
+    update,
+)
+from .patches import find_fused_largest, product_16x16
+
+__all__ = ["FusedTokenSemantics"]
+
+_MOST = tl.constexpr(INT16_MOST)
+_SUM_MOST = tl.constexpr(SUM_MOST)
+
+_SHORTEST_INNER = 32
+"""The shortest inner dimension of an int8 product on tensor cores."""
+
+
+class FusedTokenSemantics:
+    """The block and the update of its weights.
+
+    Its bits are those of `TokenSemantics` and `adam`. Eight kernels a step: two forward, six backward.
+    """
+
+    def __init__(
+        self,
+        table: Triple,
+        weight: Triple,
+        bias: Triple,
+        mask: Triple,
+        kept: Tensor,
+        sharpness: float,
+        patch: int,
+        positions: Tensor,
+        history: Tensor,
+        position: Tensor,
+        size: Tensor,
+        epsilon: float,
+        workspace: Workspace,
+    ) -> None:
+        """Take the triples and where a step finds the rest.
+
+        table [256, embedding], weight [patches, tokens], bias [tokens], mask [patches, patch * values];
+        `kept`, bool [patches], says which patches are kept whole, and `sharpness` is the block's;
+        `positions`, float32 [context, values - embedding], from 0 to 1, lie behind the embedded bytes.
+        `history` is uint8 [rows, lanes], of which a step reads patches + patch - 1 rows from row `position`
+        on, int64 [1]; `size`, float32 [1], and `epsilon` are those of `adam`. All tensors are read when a
+        step runs.
+        """
+        self._table, self._weight, self._bias, self._mask = table, weight, bias, mask
+        self._kept = kept
+        self._sharpness = sharpness
+        self._history, self._position = history, position
+        self._size, self._epsilon = size, epsilon
+        self._positions = positions.contiguous()
+        self._lanes, self._embedding = history.shape[1], table[0].shape[1]
+        self._patches, self._tokens = weight[0].shape
+        self._patch = patch
+        self._context = context = self._patches + patch - 1
+        self._values = self._embedding + positions.shape[1]
+        outputs = self._tokens * patch
+        self._padded_context = max(_SHORTEST_INNER, int(triton.next_power_of_2(context)))
+        self._padded_outputs = max(_SHORTEST_INNER, int(triton.next_power_of_2(outputs)))
+        self._lanes_each = 64 if self._lanes > 32 else 32
+        self._grid = (triton.cdiv(self._lanes, self._lanes_each), self._values)
+        self._update = TableUpdate(table, history, position, context, size, epsilon, workspace, squashed=True)
+        shape = (self._lanes * self._tokens, patch * self._values)
+        self._fused, self._out = workspace.take("tokens fused", shape), workspace.take("tokens", shape)
+        self._bands = workspace.take("tokens bands", (self._values, context, outputs), torch.int16)
+        self._by_bytes = workspace.take("tokens by bytes", (self._lanes, context * self._embedding))
+        # Set to zero in the forward pass: sums, and the bits of the largest value, weight and gradient.
+        lengths = (self._values * context * outputs, self._tokens, 1, 1, 1)
+        self._words = workspace.take("tokens sums", (sum(lengths),), torch.int64)
+        parts = self._words.split(lengths)
+        self._by_bands, self._bias_sums, self._largest_value, self._largest_weight, self._largest = parts
+        largest = self._positions.amax() if self._positions.numel() else torch.zeros((), device=kept.device)
+        self._largest_position = largest.view(1)
+
+    def forward(self) -> Tensor:
+        """Return [lanes * tokens, patch * values]; valid until the next step."""
+        self._words.zero_()
+        self._update.sums.zero_()
+        weights = self._patches * self._tokens * self._patch * self._values
+        embedded = self._lanes * self._context * self._embedding
+        of_weights = triton.cdiv(weights, BLOCK)
+        _find_both_largest[(of_weights + triton.cdiv(embedded, BLOCK),)](
+            self._table[0],
+            self._weight[0],
+            self._mask[0],
+            self._kept,
+            self._sharpness,
+            self._history,
+            self._position,
+            self._largest_value,
+            self._largest_weight,
+            self._lanes,
+            of_weights,
+            weights,
+            embedded,
+            self._context,
+            self._embedding,
+            self._tokens,
+            self._patch * self._values,
+            BLOCK,
+            **EXACT,
+        )
+        _fuse_tokens[self._grid](
+            self._table[0],
+            self._weight[0],
+            self._bias[0],
+            self._mask[0],
+            self._kept,
+            self._sharpness,
+            self._positions,
+            self._history,
+            self._position,
+            self._largest_value,
+            self._largest_position,
+            self._largest_weight,
+            self._bands,
+            self._fused,
+            self._out,
+            self._lanes,
+            self._patches,
+            self._patch,
+            self._tokens,
+            self._embedding,
+            self._values,
+            self._padded_context,
+            self._padded_outputs,
+            self._lanes_each,
+            num_warps=WARPS,
+            **EXACT,
+        )
+        return self._out
+
+    def backward(self, gradient: Tensor) -> None:
+        """Update the weights by the gradient of the last forward pass's result, contiguous, of its shape."""
+        count = gradient.numel()
+        find_fused_largest[(triton.cdiv(count, BLOCK),)](
+            self._fused, gradient, self._largest, count, BLOCK, **EXACT
+        )
+        _sum_products[self._grid](
+            gradient,
+            self._fused,
+            self._table[0],
+            self._positions,
+            self._history,
+            self._position,
+            self._largest,
+            self._largest_value,
+            self._largest_position,
+            self._largest_weight,
+            self._bands,
+            self._by_bands,
+            self._bias_sums,
+            self._by_bytes,
+            self._lanes,
+            self._patches,
+            self._patch,
+            self._tokens,
+            self._embedding,
+            self._values,
+            self._padded_context,
+            self._padded_outputs,
+            self._lanes_each,
+            num_warps=WARPS,
+            **EXACT,
+        )
+        width = self._patch * self._values
+        _update_weights[(1 + self._patches,)](
+            *self._weight,
+            *self._bias,
+            *self._mask,
+            self._kept,
+            self._sharpness,
+            self._largest,
+            self._largest_value,
+            self._largest_position,
+            self._by_bands,
+            self._bias_sums,
+            self._size,
+            self._epsilon,
+            self._patches,
+            self._patch,
+            self._tokens,
+            self._values,
+            int(triton.next_power_of_2(self._tokens)),
+            int(triton.next_power_of_2(width)),
+            num_warps=WARPS,
+            **EXACT,
+        )
+        self._update.backward(self._by_bytes)
+
+
+@triton.jit
+def _load_mask(mask, kept, place, patch, inside, sharpness):
+    """Return (kept, learned number, sigmoid of it, the mask that weighs) of values at `place` of a patch."""
+    whole = tl.load(kept + patch, mask=inside, other=0) != 0
+    unbounded = tl.load(mask + place, mask=inside, other=0.0)
+    learned = elements.sigmoid(unbounded)
+    return whole, unbounded, learned, elements.sigmoid((tl.where(whole, 1.0, learned) - 0.5) * sharpness)
+
+
+@triton.jit
+def _find_both_largest(
+    table,
+    weight,
+    mask,
+    kept,
+    sharpness,
+    history,
+    position,
+    largest_value,
+    largest_weight,
+    lanes,
+    of_weights,
+    weights,
+    embedded,
+    context: tl.constexpr,
+    embedding: tl.constexpr,
+    tokens: tl.constexpr,
+    width: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    program = tl.program_id(0)
+    if program < of_weights:
+        place = program * BLOCK + tl.arange(0, BLOCK)
+        inside = place < weights
+        row, column = place // width, place % width
+        patch = row // tokens
+        _, _, _, masks = _load_mask(mask, kept, patch * width + column, patch, inside, sharpness)
+        add_largest(largest_weight, tl.load(weight + row, mask=inside, other=0.0) * masks)
+    else:
+        place = (program - of_weights) * BLOCK + tl.arange(0, BLOCK)
+        inside = place < embedded
+        row, column = place // embedding, place % embedding
+        symbol = load_symbols(history, position, row % context, row // context, lanes, inside)
+        # Outside, the sigmoid of 0 must not count.
+        value = look_up(table, symbol, column, embedding, inside)
+        add_largest(largest_value, tl.where(inside, value, 0.0))
+
+
+@triton.jit
+def _load_values(
+    table,
+    positions,
+    history,
+    position,
+    factor,
+    byte,
+    lane,
+    value,
+    lanes,
+    context: tl.constexpr,
+    embedding: tl.constexpr,
+    values: tl.constexpr,
+):
+    """Return one of a byte's values as whole numbers, int32, for each of `byte` and of `lane`."""
+    inside = (byte < context) & (lane < lanes)
+    is_byte = inside & (value < embedding)
+    symbol = load_symbols(history, position, byte, lane, lanes, is_byte)
+    x = look_up(table, symbol, value, embedding, is_byte)
+    if values > embedding:
+        place = byte * (values - embedding) + value - embedding
+        x = tl.where(is_byte, x, tl.load(positions + place, mask=inside & (value >= embedding), other=0.0))
+    return elements.quantised(tl.where(inside, x, 0.0), factor).to(tl.int32)
+
+
+@triton.jit
+def _value_scale(largest_value, largest_position):
+    """Return (factor, scale) of all embedded bytes and positions."""
+    return elements.row_scale(tl.maximum(load_largest(largest_value), tl.load(largest_position)), _MOST)
+
+
+@triton.jit
+def _fuse_tokens(
+    table,
+    weight,
+    bias,
+    mask,
+    kept,
+    sharpness,
+    positions,
+    history,
+    position,
+    largest_value,
+    largest_position,
+    largest_weight,
+    bands,
+    fused,
+    out,
+    lanes,
+    patches: tl.constexpr,
+    patch: tl.constexpr,
+    tokens: tl.constexpr,
+    embedding: tl.constexpr,
+    values: tl.constexpr,
+    CONTEXT: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    context: tl.constexpr = patches + patch - 1
+    outputs: tl.constexpr = tokens * patch
+    value = tl.program_id(1)
+    byte = tl.arange(0, CONTEXT)
+    output = tl.arange(0, OUTPUTS)
+    token, lag = output // patch, output % patch
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+
+    # The banded matrix, [CONTEXT, OUTPUTS].
+    number = byte[:, None] - lag[None, :]
+    inside = (number >= 0) & (number < patches) & (output < outputs)[None, :]
+    place = number * (patch * values) + (lag * values + value)[None, :]
+    _, _, _, masks = _load_mask(mask, kept, place, number, inside, sharpness)
+    # Outside, a weight of 0 times a mask, which is finite, leaves 0.
+    masked = tl.load(weight + number * tokens + token[None, :], mask=inside, other=0.0) * masks
+    factor, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
+    weights = elements.quantised(masked, factor).to(tl.int32)
+    if tl.program_id(0) == 0:
+        place = (value * context + byte)[:, None] * outputs + output[None, :]
+        there = (byte < context)[:, None] & (output < outputs)[None, :]
+        tl.store(bands + place, weights.to(tl.int16), mask=there)
+
+    factor, value_scale = _value_scale(largest_value, largest_position)
+    whole = _load_values(
+        table,
+        positions,
+        history,
+        position,
+        factor,
+        byte[None, :],
+        lane[:, None],
+        value,
+        lanes,
+        context,
+        embedding,
+        values,
+    )
+    x = product_16x16(whole, weights).to(tl.float32) * (value_scale * weight_scale)
+    x = x + tl.load(bias + token, mask=output < outputs, other=0.0)[None, :]
+    place = (lane * tokens)[:, None] * (patch * values) + (token * (patch * values) + lag * values)[None, :]
+    inside = (lane < lanes)[:, None] & (output < outputs)[None, :]
+    tl.store(fused + place + value, x, mask=inside)
+    tl.store(out + place + value, elements.gelu(x), mask=inside)
+
+
+@triton.jit
+def _sum_products(
+    gradient,
+    fused,
+    table,
+    positions,
+    history,
+    position,
+    largest,
+    largest_value,
+    largest_position,
+    largest_weight,
+    bands,
+    by_bands,
+    bias_sums,
+    by_bytes,
+    lanes,
+    patches: tl.constexpr,
+    patch: tl.constexpr,
+    tokens: tl.constexpr,
+    embedding: tl.constexpr,
+    values: tl.constexpr,
+    CONTEXT: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    context: tl.constexpr = patches + patch - 1
+    outputs: tl.constexpr = tokens * patch
+    value = tl.program_id(1)
+    byte = tl.arange(0, CONTEXT)
+    output = tl.arange(0, OUTPUTS)
+    token, lag = output // patch, output % patch
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+
+    # The gradient by `fused` as whole numbers, [LANES, OUTPUTS].
+    place = (lane * tokens)[:, None] * (patch * values) + (token * (patch * values) + lag * values)[None, :]
+    inside = (lane < lanes)[:, None] & (output < outputs)[None, :]
+    slope = elements.gelu_slope(tl.load(fused + place + value, mask=inside, other=0.0))
+    factor, scale = elements.row_scale(load_largest(largest), _MOST)
+    x = slope * tl.load(gradient + place + value, mask=inside, other=0.0)
+    whole = elements.quantised(x, factor).to(tl.int32)
+    tl.atomic_add(bias_sums + token, tl.sum(whole, 0).to(tl.int64), mask=output < outputs, sem="relaxed")
+
+    # By the banded matrix, [CONTEXT, OUTPUTS].
+    factor, _ = _value_scale(largest_value, largest_position)
+    seen = _load_values(
+        table,
+        positions,
+        history,
+        position,
+        factor,
+        byte[:, None],
+        lane[None, :],
+        value,
+        lanes,
+        context,
+        embedding,
+        values,
+    )
+    place = (value * context + byte)[:, None] * outputs + output[None, :]
+    there = (byte < context)[:, None] & (output < outputs)[None, :]
+    tl.atomic_add(by_bands + place, product_16x16(seen, whole), mask=there, sem="relaxed")
+
+    # By each embedded byte, [LANES, CONTEXT].
+    if value < embedding:
+        place = (value * context + byte)[None, :] * outputs + output[:, None]
+        there = (byte < context)[None, :] & (output < outputs)[:, None]
+        weights = tl.load(bands + place, mask=there, other=0).to(tl.int32)
+        _, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
+        by_x = product_16x16(whole, weights).to(tl.float32) * (scale * weight_scale)
+        place = (lane * context)[:, None] * embedding + (byte * embedding + value)[None, :]
+        tl.store(by_bytes + place, by_x, mask=(lane < lanes)[:, None] & (byte < context)[None, :])
+
+
+@triton.jit
+def _update_weights(
+    weight,
+    weight_first,
+    weight_second,
+    bias,
+    bias_first,
+    bias_second,
+    mask,
+    mask_first,
+    mask_second,
+    kept,
+    sharpness,
+    largest,
+    largest_value,
+    largest_position,
+    by_bands,
+    bias_sums,
+    size,
+    epsilon,
+    patches: tl.constexpr,
+    patch: tl.constexpr,
+    tokens: tl.constexpr,
+    values: tl.constexpr,
+    TOKENS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    context: tl.constexpr = patches + patch - 1
+    width: tl.constexpr = patch * values
+    number = tl.program_id(0)
+    token = tl.arange(0, TOKENS)
+    there = token < tokens
+    _, scale = elements.row_scale(load_largest(largest), _MOST)
+    if number == patches:
+        by_bias = tl.load(bias_sums + token, mask=there, other=0).to(tl.float32) * scale
+        old_bias = tl.load(bias + token, mask=there, other=0.0)
+        update(bias, bias_first, bias_second, token, there, old_bias, by_bias, size, epsilon)
+    else:
+        column = tl.arange(0, WIDTH)
+        column_inside = column < width
+        lag, value = column // values, column % values
+        place = ((value * context + number + lag) * (tokens * patch) + lag)[None, :] + (token * patch)[
+            :, None
+        ]
+        inside = there[:, None] & column_inside[None, :]
+        _, value_scale = _value_scale(largest_value, largest_position)
+        gradient = tl.load(by_bands + place, mask=inside, other=0).to(tl.float32) * (scale * value_scale)
+        mask_place = number * width + column
+        patch_number = number + column * 0
+        whole_patch, old_mask, learned, masks = _load_mask(
+            mask, kept, mask_place, patch_number, column_inside, sharpness
+        )
+        weight_place = number * tokens + token
+        old = tl.load(weight + weight_place, mask=there, other=0.0)
+
+        products = gradient * masks[None, :]
+        factor, unit = elements.row_scale(tl.max(tl.abs(products), 1), _SUM_MOST)
+        whole = elements.quantised(products, factor[:, None]).to(tl.int64)
+        by_weight = tl.sum(whole, 1).to(tl.float32) * unit
+
+        products = gradient * old[:, None]
+        factor, unit = elements.row_scale(tl.max(tl.abs(products), 0), _SUM_MOST)
+        whole = elements.quantised(products, factor[None, :]).to(tl.int64)
+        slope = ((masks * (1.0 - masks)) * (learned * (1.0 - learned))) * sharpness
+        by_mask = tl.where(whole_patch, 0.0, (tl.sum(whole, 0).to(tl.float32) * unit) * slope)
+        # Both gradients take in what both updates overwrite, and threads may hold copies of it.
+        tl.debug_barrier()
+        update(weight, weight_first, weight_second, weight_place, there, old, by_weight, size, epsilon)
+        update(mask, mask_first, mask_second, mask_place, column_inside, old_mask, by_mask, size, epsilon)
