@@ -35,7 +35,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
         ),
         # Without positions, and weights so large that the activation is at its edge.
         (2, ModelSettings(context=4, patch=2, stride=9, embedding=3, tokens=3), 3, 40.0, (1e12, 1.0)),
-        (1, ModelSettings(context=2, patch=1, stride=1, embedding=1, positions=1, tokens=1), 2, 0.0, (1e-25,)),
+        (1, ModelSettings(context=2, patch=1, stride=1, embedding=1, tokens=1), 2, 0.0, (1e-25,)),
     ],
 )
 def test_steps_equal_the_plain_ones(

@@ -8,19 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import TRACE_TINY
+from conftest import TRACE_TINY, TRACE_TINY_SEMANTIC
 from kernels import DEVICE
 from sepzip.exact.kernels.update import Learner, Parameter
 from sepzip.exact.tape import ParameterNode, Tape
 from sepzip.exact.workspace import Workspace
 from sepzip.frequencies import Frequencies
+from sepzip.memory import memory_needed
 from sepzip.networks import base
 from sepzip.networks.kernels.trace import fuse
 from sepzip.networks.trace import TRACE
 from sepzip.optimizer import Adam
-from sepzip.presets import ModelSettings
+from sepzip.presets import NETWORKS, ModelSettings
 
 _TINY = replace(TRACE_TINY, learning_rate=6000, learning_rate_last=1500, learning_rate_steps=10)
+_SEMANTIC = replace(TRACE_TINY_SEMANTIC, learning_rate=6000, learning_rate_last=1500, learning_rate_steps=10)
 
 
 def _network(settings: ModelSettings, lanes: int, device: torch.device) -> TRACE:
@@ -77,10 +79,19 @@ def _train_fused(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("lanes", "steps", "settings"),
     [
-        (3, 3, _TINY),
+        (3, 2, _TINY),
         # More inputs than a program quantises at once, more rows than a tile has.
-        (23, 2, replace(_TINY, hidden=264, heads=2)),
-        (1, 3, replace(_TINY, context=2, hidden=1, embedding=1, positions=0, heads=1)),
+        (22, 2, replace(_TINY, hidden=260, heads=1)),
+        (1, 2, replace(_TINY, context=2, hidden=1, embedding=1, positions=0, heads=1)),
+        (3, 2, _SEMANTIC),
+        # One token, more lanes than a program of the SEB takes, one of everything else.
+        (
+            33,
+            1,
+            replace(
+                _SEMANTIC, context=2, patch=1, hidden=1, embedding=2, positions=0, tokens=1, heads=1, mixing=1
+            ),
+        ),
     ],
 )
 def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
@@ -91,3 +102,38 @@ def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
         plain, fused = _train_plain(settings, stream), _train_fused(settings, stream)
     for index, (a, b) in enumerate(zip(plain, fused, strict=True)):
         assert torch.equal(a.view(torch.int32), b.cpu().view(torch.int32)), index
+
+
+@pytest.mark.parametrize("semantics", [False, True])
+def test_what_the_kernels_hold(semantics: bool) -> None:
+    for name in ("trace", "trace-small"):
+        preset = NETWORKS[name][semantics]
+        assert base.has_kernels(preset.model, preset.lanes)
+    model = NETWORKS["trace"][semantics].model
+    tokens = model.tokens if semantics else model.context // model.token
+    assert base.has_kernels(model, (1 << 17) // tokens)
+    assert not base.has_kernels(model, (1 << 17) // tokens + 1)
+    assert not base.has_kernels(replace(model, heads=4), 1)
+    if semantics:
+        assert not base.has_kernels(replace(model, mixing=513), 1)
+        assert not base.has_kernels(replace(model, context=65), 1)
+
+
+@pytest.mark.parametrize("settings", [_TINY, _SEMANTIC], ids=["plain", "seb"])
+def test_their_memory_is_counted(settings: ModelSettings) -> None:
+    """What a step works in is within the estimate for a segment."""
+    sizes = []
+    for lanes in (8, 16):
+        workspace = Workspace(DEVICE)
+        network = _network(settings, lanes, DEVICE)
+        flat = network.parameters.data
+
+        def state(node: ParameterNode, flat: Tensor = flat) -> Parameter:
+            return Parameter(node.data, node.part_of(flat), node.part_of(flat))
+
+        history = torch.zeros((settings.context, lanes), dtype=torch.uint8, device=DEVICE)
+        number = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+        fuse(network, state, Learner(flat, 1.0), lanes, history, number, number, workspace)
+        sizes.append(workspace.size)
+    estimates = [memory_needed(settings, lanes, 0) for lanes in (8, 16)]
+    assert sizes[1] - sizes[0] < estimates[1] - estimates[0]

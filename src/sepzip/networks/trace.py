@@ -154,18 +154,20 @@ class Norm:
 
 
 def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
-    """Return whether a program can hold a row and a head, and sums over all rows fit 32 bits."""
-    if settings.semantics:
-        return False
-    tokens = settings.context // settings.token
-    rows = lanes * tokens
+    """Return whether a program can hold a row, a head and a patch, and sums over all rows fit 32 bits."""
+    tokens = settings.tokens if settings.semantics else settings.context // settings.token
+    attending = lanes * (tokens if settings.semantics else 1)
+    fits_front = not settings.semantics or (
+        settings.context <= 64 and tokens * settings.patch <= 64 and settings.mixing <= 512
+    )
     return (
-        settings.width <= 1024
-        and settings.width // settings.heads <= 32
+        fits_front
+        and settings.width <= 1024
+        and settings.width <= 32 * settings.heads
         and tokens <= 32
         and settings.embedding <= 64
-        and rows <= 1 << 17
-        and lanes * settings.hidden < 1 << 31
+        and lanes * tokens <= 1 << 17
+        and attending * settings.hidden < 1 << 31
     )
 
 

@@ -431,14 +431,19 @@ def _sum_products(
     tl.atomic_add(by_bands + place, product_16x16(seen, whole), mask=there, sem="relaxed")
 
     # By each embedded byte, [LANES, CONTEXT].
+    _, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
     if value < embedding:
-        place = (value * context + byte)[None, :] * outputs + output[:, None]
-        there = (byte < context)[None, :] & (output < outputs)[:, None]
-        weights = tl.load(bands + place, mask=there, other=0).to(tl.int32)
-        _, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
+        weights = tl.load(
+            bands + (value * context + byte)[None, :] * outputs + output[:, None],
+            mask=(byte < context)[None, :] & (output < outputs)[:, None],
+            other=0,
+        ).to(tl.int32)
         by_x = product_16x16(whole, weights).to(tl.float32) * (scale * weight_scale)
-        place = (lane * context)[:, None] * embedding + (byte * embedding + value)[None, :]
-        tl.store(by_bytes + place, by_x, mask=(lane < lanes)[:, None] & (byte < context)[None, :])
+        tl.store(
+            by_bytes + (lane * context)[:, None] * embedding + (byte * embedding + value)[None, :],
+            by_x,
+            mask=(lane < lanes)[:, None] & (byte < context)[None, :],
+        )
 
 
 @triton.jit

@@ -29,13 +29,16 @@ from ...exact.kernels.linear import (
     sum_of_splits,
     transpose,
 )
+from ...exact.kernels.token_patches import FusedTokenSemantics
 from ...exact.kernels.update import Learner, RowDigits, gradient_digits
 from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL
+from ...semantics import TokenSemantics
 from ..trace import DEPTH, TRACE, Linear, Tokens
 from ..trace import Norm as PlainNorm
+from .mixture import FusedMixture
 from .shared import (
     FusedFront,
     Norm,
@@ -260,14 +263,16 @@ def _end_kernel(
     before_largest,
     scale_weight,
     bias,
+    out,
     whole,
     scale,
     rows,
     width: tl.constexpr,
+    mixes: tl.constexpr,
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """The end of the last use, quantised for the output layer."""
+    """The end of the last use: for the mixture, or quantised for the output layer."""
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -284,7 +289,41 @@ def _end_kernel(
         width,
         SPLITS,
     )
-    store_quantised(values, row, column, inside, whole, scale, width)
+    if mixes:
+        tl.store(out + row * width + column, values, mask=inside)
+    else:
+        store_quantised(values, row, column, inside, whole, scale, width)
+
+
+@triton.jit
+def _mixed_kernel(x, mixed, whole, scale, width: tl.constexpr, tokens: tl.constexpr, WIDTH: tl.constexpr):
+    """The newest token plus the mixture of all, quantised for the output layer."""
+    lane = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    newest = tl.load(x + (lane * tokens + tokens - 1) * width + column, mask=inside, other=0.0)
+    values = newest + tl.load(mixed + lane * width + column, mask=inside, other=0.0)
+    store_quantised(values, lane, column, inside, whole, scale, width)
+
+
+@triton.jit
+def _mixed_backward_kernel(
+    high_sums,
+    low_sums,
+    largest,
+    gradient,
+    lanes,
+    width: tl.constexpr,
+    SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The gradient by the mixture, which is that by the newest token as well."""
+    lane = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = lane * width + column
+    result = product_gradient(lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
+    tl.store(gradient + place, result, mask=inside)
 
 
 @triton.jit
@@ -292,6 +331,8 @@ def _end_backward_kernel(
     high_sums,
     low_sums,
     largest,
+    by_mixed,
+    by_tokens,
     scale_weight,
     by_x,
     high,
@@ -299,6 +340,8 @@ def _end_backward_kernel(
     digit_scale,
     rows,
     width: tl.constexpr,
+    tokens: tl.constexpr,
+    mixes: tl.constexpr,
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -307,8 +350,14 @@ def _end_backward_kernel(
     column = tl.arange(0, WIDTH)
     inside = column < width
     place = row * width + column
-    gradient = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
-    tl.debug_barrier()
+    if mixes:
+        newest = inside & (row % tokens == tokens - 1)
+        gradient = tl.load(by_tokens + place, mask=inside, other=0.0) + tl.load(
+            by_mixed + (row // tokens) * width + column, mask=newest, other=0.0
+        )
+    else:
+        gradient = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
+        tl.debug_barrier()
     tl.store(by_x + place, gradient, mask=inside)
     gradient = gradient * tl.load(scale_weight + column, mask=inside, other=0.0)
     store_digits(gradient, row, column, inside, high, low, digit_scale, width)
@@ -429,21 +478,41 @@ def fuse(
     int64 [1], counts the steps before.
     """
     plain = network.front
-    if not isinstance(plain, Tokens):
+    front: FusedFront
+    if isinstance(plain, TokenSemantics):
+        tokens = queries = plain.weight.data.shape[1]
+        front = FusedTokenSemantics(
+            state(plain.table),
+            state(plain.weight),
+            state(plain.bias),
+            state(plain.mask),
+            plain.kept.view(-1),
+            plain.sharpness,
+            plain.patch,
+            plain.positions,
+            history,
+            position,
+            learner.size,
+            learner.epsilon,
+            workspace,
+        )
+    elif isinstance(plain, Tokens):
+        context, more = plain.positions.shape
+        tokens, queries = context * (plain.table.data.shape[1] + more) // plain.width, 1
+        front = FusedEmbedding(
+            state(plain.table),
+            history,
+            position,
+            context,
+            learner.size,
+            learner.epsilon,
+            workspace,
+            plain.positions,
+            squashed=False,
+        )
+    else:
         raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
-    front = FusedEmbedding(
-        state(plain.table),
-        history,
-        position,
-        len(plain.positions),
-        learner.size,
-        learner.epsilon,
-        workspace,
-        plain.positions,
-        squashed=False,
-    )
-    tokens = plain.positions.shape[0] * (plain.table.data.shape[1] + plain.positions.shape[1]) // plain.width
-    return FusedTRACE(network, front, state, learner, lanes, tokens, 1, workspace)
+    return FusedTRACE(network, front, state, learner, lanes, tokens, queries, workspace)
 
 
 class _Use:
@@ -521,7 +590,12 @@ class FusedTRACE:
             _Use(workspace, f"use{index}", query_rows, width, hidden, columns) for index in range(DEPTH)
         ]
         self._name_what_learns()
+        self._mixture: FusedMixture | None = None
+        if network.mixture is not None:
+            self._mixture = FusedMixture(network.mixture, state, learner, lanes, width, columns, workspace)
         columns.seal(workspace)
+        self._x = take("x", query_rows, width)
+        self._by_mixed = take("by_mixed", lanes, width)
 
         self._normal, self._slope = take("normal", rows, width), take("slope", rows)
         self._whole, self._scale = take("whole", rows, width, dtype=torch.int8), take("scale", rows)
@@ -620,6 +694,7 @@ class FusedTRACE:
             self._feed_forward(use)
             if following is None:
                 self._end(use)
+                self._mix()
             else:
                 self._between(use, following)
         linear_forward(
@@ -641,7 +716,8 @@ class FusedTRACE:
             gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, learner)
             transpose(self._out_whole, self._out_transposed)
             self._out.update(self._out_transposed, self._out_digits, learner)
-        self._end_backward(self._uses[-1])
+        by_tokens = self._mix_backward()
+        self._end_backward(self._uses[-1], by_tokens)
         for index in reversed(range(DEPTH)):
             self._feed_forward_backward(index)
         with self._aside.branch():
@@ -801,27 +877,71 @@ class FusedTRACE:
     def _end(self, use: _Use) -> None:
         _end_kernel[(self._query_rows,)](
             *self._of_use(use),
+            self._x,
             self._out_whole,
             self._out_scale,
             self._query_rows,
             self._width,
+            self._mixture is not None,
             self._splits,
             self._padded,
             num_warps=self._warps,
             **EXACT,
         )
 
-    def _end_backward(self, use: _Use) -> None:
-        _end_backward_kernel[(self._lanes,)](
+    def _mix(self) -> None:
+        if self._mixture is None:
+            return
+        mixed = self._mixture.forward(self._x)
+        _mixed_kernel[(self._lanes,)](
+            self._x,
+            mixed,
+            self._out_whole,
+            self._out_scale,
+            self._width,
+            self._tokens,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+
+    def _mix_backward(self) -> Tensor | None:
+        """Return the gradient by all tokens through the mixture, if there is one."""
+        if self._mixture is None:
+            return None
+        _mixed_backward_kernel[(self._lanes,)](
             self._sums,
             self._low_sums,
             self._largest,
+            self._by_mixed,
+            self._lanes,
+            self._width,
+            self._out_splits,
+            self._padded,
+            num_warps=self._warps,
+            **EXACT,
+        )
+        by_tokens = self._mixture.backward(self._x, self._by_mixed)
+        with self._aside.branch():
+            self._mixture.learn(self._x, self._by_mixed)
+        return by_tokens
+
+    def _end_backward(self, use: _Use, by_tokens: Tensor | None) -> None:
+        # Without a mixture its arguments are passed but not used.
+        _end_backward_kernel[(self._query_rows,)](
+            self._sums,
+            self._low_sums,
+            self._largest,
+            self._by_mixed,
+            self._by_mixed if by_tokens is None else by_tokens,
             self._out_of_hidden.scale,
             use.by_result,
             *self._result_rows,
             self._result_scale,
-            self._lanes,
+            self._query_rows,
             self._width,
+            self._tokens,
+            by_tokens is not None,
             self._out_splits,
             self._padded,
             num_warps=self._warps,
