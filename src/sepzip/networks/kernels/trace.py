@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.attention import attend, attend_backward
 from ...exact.kernels.columns import Columns, layer_columns, norm_columns
-from ...exact.kernels.elements import EXACT, from_bits, row_scale
+from ...exact.kernels.elements import EXACT
 from ...exact.kernels.embedding import FusedEmbedding
-from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
     activate,
     gradient_sums,
@@ -26,440 +24,34 @@ from ...exact.kernels.linear import (
     linear_sums,
     row_digits,
     splits,
-    sum_of_splits,
     transpose,
 )
 from ...exact.kernels.token_patches import FusedTokenSemantics
 from ...exact.kernels.update import Learner, RowDigits, gradient_digits
 from ...exact.layer_norm import statistics_most
-from ...exact.quantise import INT8_MOST
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL
 from ...semantics import TokenSemantics
 from ..trace import DEPTH, TRACE, Linear, Tokens
 from ..trace import Norm as PlainNorm
 from .mixture import FusedMixture
-from .shared import (
-    FusedFront,
-    Norm,
-    Parameters,
-    Shared,
-    new_digits,
-    product_gradient,
-    store_digits,
-    store_quantised,
+from .shared import FusedFront, Norm, Parameters, Shared, new_digits
+from .trace_rows import (
+    attended_kernel,
+    between_kernel,
+    end_backward_kernel,
+    end_kernel,
+    hidden_backward_kernel,
+    mixed_backward_kernel,
+    mixed_kernel,
+    norm_backward_kernel,
+    norm_kernel,
 )
 
 __all__ = ["FusedTRACE", "fuse"]
 
-_INT8_MOST = tl.constexpr(INT8_MOST)
-
 if DEPTH != 2:
     raise AssertionError("the layers that are used twice learn from two uses")
-
-
-@triton.jit
-def _first_of(row, queries: tl.constexpr, tokens: tl.constexpr):
-    """Return the token's row that the query's row belongs to."""
-    return (row // queries) * tokens + (tokens - queries) + row % queries
-
-
-@triton.jit
-def _scaled_norm(
-    x, row, column, inside, gain, offset, normal_out, slope_out, width: tl.constexpr, most: tl.constexpr
-):
-    """Return a row's normalised x times gain plus offset, and store what the backward pass needs."""
-    normal, slope = normalised(x, inside, width, most)
-    tl.store(normal_out + row * width + column, normal, mask=inside)
-    tl.store(slope_out + row, slope)
-    return normal * tl.load(gain + column, mask=inside, other=0.0) + tl.load(
-        offset + column, mask=inside, other=0.0
-    )
-
-
-@triton.jit
-def _norm_kernel(
-    x,
-    gain,
-    offset,
-    normal_out,
-    slope_out,
-    whole,
-    scale,
-    newest_whole,
-    newest_scale,
-    largest,
-    width: tl.constexpr,
-    most: tl.constexpr,
-    queries: tl.constexpr,
-    tokens: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The norm before the attention, of every token; what the newest ones ask with lies apart."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    values = tl.load(x + row * width + column, mask=inside, other=0.0)
-    values = _scaled_norm(values, row, column, inside, gain, offset, normal_out, slope_out, width, most)
-    store_quantised(values, row, column, inside, whole, scale, width)
-    tl.store(largest + row, 0)
-    if queries < tokens:
-        query = row % tokens - (tokens - queries)
-        if query >= 0:
-            newest = (row // tokens) * queries + query
-            store_quantised(values, newest, column, inside, newest_whole, newest_scale, width)
-
-
-@triton.jit
-def _into_hidden(
-    x,
-    row,
-    column,
-    inside,
-    gain,
-    offset,
-    normal_out,
-    slope_out,
-    whole,
-    scale,
-    hidden_largest,
-    width: tl.constexpr,
-    most: tl.constexpr,
-):
-    """The norm before the feed-forward layer."""
-    values = _scaled_norm(x, row, column, inside, gain, offset, normal_out, slope_out, width, most)
-    store_quantised(values, row, column, inside, whole, scale, width)
-    tl.store(hidden_largest + row, 0)
-
-
-@triton.jit
-def _attended_kernel(
-    tokens_in,
-    attended,
-    x,
-    gain,
-    offset,
-    normal_out,
-    slope_out,
-    whole,
-    scale,
-    hidden_largest,
-    query_largest,
-    width: tl.constexpr,
-    most: tl.constexpr,
-    queries: tl.constexpr,
-    tokens: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The newest tokens plus what they got by attention, and the norm before the feed-forward layer."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    place = row * width + column
-    token = tl.load(tokens_in + _first_of(row, queries, tokens) * width + column, mask=inside, other=0.0)
-    values = token + tl.load(attended + place, mask=inside, other=0.0)
-    tl.store(x + place, values, mask=inside)
-    tl.store(query_largest + row, 0)
-    _into_hidden(
-        values,
-        row,
-        column,
-        inside,
-        gain,
-        offset,
-        normal_out,
-        slope_out,
-        whole,
-        scale,
-        hidden_largest,
-        width,
-        most,
-    )
-
-
-@triton.jit
-def _feed_forward_end(
-    x,
-    sums,
-    hidden_largest,
-    scale_weight,
-    bias,
-    row,
-    column,
-    inside,
-    rows,
-    width: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
-    """Return x plus what the feed-forward layer made of it, from the integer sums of its second product."""
-    place = row * width + column
-    _, scale = row_scale(from_bits(tl.load(hidden_largest + row)), _INT8_MOST)
-    inner = sum_of_splits(sums, place, inside, rows * width, SPLITS).to(tl.float32) * scale
-    inner = inner * tl.load(scale_weight + column, mask=inside, other=0.0)
-    inner = inner + tl.load(bias + column, mask=inside, other=0.0)
-    return tl.load(x + place, mask=inside, other=0.0) + inner
-
-
-@triton.jit
-def _between_kernel(
-    x_before,
-    sums,
-    before_largest,
-    scale_weight,
-    bias,
-    x,
-    gain,
-    offset,
-    normal_out,
-    slope_out,
-    whole,
-    scale,
-    hidden_largest,
-    rows,
-    width: tl.constexpr,
-    most: tl.constexpr,
-    SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The end of one use of the feed-forward layer and the start of the next."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    values = _feed_forward_end(
-        x_before,
-        sums,
-        before_largest,
-        scale_weight,
-        bias,
-        row,
-        column,
-        inside,
-        rows,
-        width,
-        SPLITS,
-    )
-    tl.store(x + row * width + column, values, mask=inside)
-    _into_hidden(
-        values,
-        row,
-        column,
-        inside,
-        gain,
-        offset,
-        normal_out,
-        slope_out,
-        whole,
-        scale,
-        hidden_largest,
-        width,
-        most,
-    )
-
-
-@triton.jit
-def _end_kernel(
-    x_before,
-    sums,
-    before_largest,
-    scale_weight,
-    bias,
-    out,
-    whole,
-    scale,
-    rows,
-    width: tl.constexpr,
-    mixes: tl.constexpr,
-    SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The end of the last use: for the mixture, or quantised for the output layer."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    values = _feed_forward_end(
-        x_before,
-        sums,
-        before_largest,
-        scale_weight,
-        bias,
-        row,
-        column,
-        inside,
-        rows,
-        width,
-        SPLITS,
-    )
-    if mixes:
-        tl.store(out + row * width + column, values, mask=inside)
-    else:
-        store_quantised(values, row, column, inside, whole, scale, width)
-
-
-@triton.jit
-def _mixed_kernel(x, mixed, whole, scale, width: tl.constexpr, tokens: tl.constexpr, WIDTH: tl.constexpr):
-    """The newest token plus the mixture of all, quantised for the output layer."""
-    lane = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    newest = tl.load(x + (lane * tokens + tokens - 1) * width + column, mask=inside, other=0.0)
-    values = newest + tl.load(mixed + lane * width + column, mask=inside, other=0.0)
-    store_quantised(values, lane, column, inside, whole, scale, width)
-
-
-@triton.jit
-def _mixed_backward_kernel(
-    high_sums,
-    low_sums,
-    largest,
-    gradient,
-    lanes,
-    width: tl.constexpr,
-    SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The gradient by the mixture, which is that by the newest token as well."""
-    lane = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    place = lane * width + column
-    result = product_gradient(lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
-    tl.store(gradient + place, result, mask=inside)
-
-
-@triton.jit
-def _end_backward_kernel(
-    high_sums,
-    low_sums,
-    largest,
-    by_mixed,
-    by_tokens,
-    scale_weight,
-    by_x,
-    high,
-    low,
-    digit_scale,
-    rows,
-    width: tl.constexpr,
-    tokens: tl.constexpr,
-    mixes: tl.constexpr,
-    SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The gradient by the last use's result, and its digits for the second product."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    place = row * width + column
-    if mixes:
-        newest = inside & (row % tokens == tokens - 1)
-        gradient = tl.load(by_tokens + place, mask=inside, other=0.0) + tl.load(
-            by_mixed + (row // tokens) * width + column, mask=newest, other=0.0
-        )
-    else:
-        gradient = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
-        tl.debug_barrier()
-    tl.store(by_x + place, gradient, mask=inside)
-    gradient = gradient * tl.load(scale_weight + column, mask=inside, other=0.0)
-    store_digits(gradient, row, column, inside, high, low, digit_scale, width)
-    tl.store(largest + row, 0)
-
-
-@triton.jit
-def _hidden_backward_kernel(
-    high_sums,
-    low_sums,
-    largest,
-    by_result,
-    gain,
-    normal,
-    slope,
-    by_norm,
-    by_x,
-    scale_weight,
-    high,
-    low,
-    digit_scale,
-    rows,
-    width: tl.constexpr,
-    first: tl.constexpr,
-    SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """Back through the norm before a use of the feed-forward layer, into the use before, if there is one."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    place = row * width + column
-    gradient = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
-    tl.debug_barrier()
-    tl.store(by_norm + place, gradient, mask=inside)
-    gradient = normalised_backward(
-        gradient * tl.load(gain + column, mask=inside, other=0.0),
-        tl.load(normal + place, mask=inside, other=0.0),
-        tl.load(slope + row),
-        width,
-    )
-    gradient = tl.load(by_result + place, mask=inside, other=0.0) + gradient
-    tl.store(by_x + place, gradient, mask=inside)
-    if not first:
-        gradient = gradient * tl.load(scale_weight + column, mask=inside, other=0.0)
-        store_digits(gradient, row, column, inside, high, low, digit_scale, width)
-        tl.store(largest + row, 0)
-
-
-@triton.jit
-def _norm_backward_kernel(
-    high_sums,
-    low_sums,
-    largest,
-    query_high_sums,
-    query_low_sums,
-    query_largest,
-    by_x,
-    gain,
-    normal,
-    slope,
-    by_norm,
-    by_tokens,
-    rows,
-    query_rows,
-    width: tl.constexpr,
-    queries: tl.constexpr,
-    tokens: tl.constexpr,
-    SPLITS: tl.constexpr,
-    QUERY_SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The gradient by every token: through the norm before the attention and, of the newest, beside it."""
-    row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    place = row * width + column
-    query = row % tokens - (tokens - queries)
-    newest = inside & (query >= 0)
-    query_row = (row // tokens) * queries + tl.maximum(query, 0)
-    query_place = query_row * width + column
-    by_query = product_gradient(
-        query_row,
-        query_place,
-        newest,
-        query_high_sums,
-        query_low_sums,
-        query_largest,
-        query_rows * width,
-        QUERY_SPLITS,
-    )
-    by_key_value = product_gradient(row, place, inside, high_sums, low_sums, largest, rows * width, SPLITS)
-    # Zeros are added as in the plain twin: they turn a negative zero into a positive one.
-    gradient = by_query + by_key_value
-    tl.store(by_norm + place, gradient, mask=inside)
-    gradient = normalised_backward(
-        gradient * tl.load(gain + column, mask=inside, other=0.0),
-        tl.load(normal + place, mask=inside, other=0.0),
-        tl.load(slope + row),
-        width,
-    )
-    tl.store(by_tokens + place, tl.load(by_x + query_place, mask=newest, other=0.0) + gradient, mask=inside)
 
 
 def fuse(
@@ -524,11 +116,8 @@ class _Use:
         def take(part: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return workspace.take(f"{name}.{part}", shape, dtype)
 
-        self.x, self.normal, self.slope = (
-            take("x", rows, width),
-            take("normal", rows, width),
-            take("slope", rows),
-        )
+        self.x = take("x", rows, width)
+        self.normal, self.slope = take("normal", rows, width), take("slope", rows)
         self.whole, self.scale = take("whole", rows, width, dtype=torch.int8), take("scale", rows)
         self.transposed = take("transposed", width, rows, dtype=torch.int8)
         self.hidden = take("hidden", rows, hidden)
@@ -609,10 +198,8 @@ class FusedTRACE:
         self._asked, self._attended = take("asked", query_rows, width), take("attended", query_rows, width)
         self._keys_and_values = take("keys_and_values", rows, 2 * width)
         self._hidden_whole = take("hidden_whole", query_rows, hidden, dtype=torch.int8)
-        self._out_whole, self._out_scale = (
-            take("out_whole", lanes, width, dtype=torch.int8),
-            take("out_scale", lanes),
-        )
+        self._out_whole = take("out_whole", lanes, width, dtype=torch.int8)
+        self._out_scale = take("out_scale", lanes)
         self._out_transposed = take("out_transposed", width, lanes, dtype=torch.int8)
         self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
 
@@ -635,22 +222,18 @@ class FusedTRACE:
             high = take(f"{name}_high", count, outputs, dtype=torch.int8)
             return high, take(f"{name}_low", count, outputs, dtype=torch.int8)
 
-        self._out_rows = digits("out", lanes, 256)
-        self._result_rows, self._result_scale = (
-            digits("result", query_rows, width),
-            take("result_scale", query_rows),
-        )
-        self._hidden_rows = digits("hidden", query_rows, hidden)
-        self._query_rows_digits = digits("query", query_rows, width)
-        self._key_value_rows = digits("key_value", rows, 2 * width)
+        self._out_row_digits = digits("out", lanes, 256)
+        self._result_row_digits = digits("result", query_rows, width)
+        self._result_scale = take("result_scale", query_rows)
+        self._hidden_row_digits = digits("hidden", query_rows, hidden)
+        self._query_row_digits = digits("query", query_rows, width)
+        self._key_value_row_digits = digits("key_value", rows, 2 * width)
         self._out_digits = new_digits(workspace, "out_digits", lanes, 256)
         self._query_digits = new_digits(workspace, "query_digits", query_rows, width)
         self._key_value_digits = new_digits(workspace, "key_value_digits", rows, 2 * width)
         self._by_attended = take("by_attended", query_rows, width)
-        self._by_query, self._by_key_value = (
-            take("by_query", query_rows, width),
-            take("by_key_value", rows, 2 * width),
-        )
+        self._by_query = take("by_query", query_rows, width)
+        self._by_key_value = take("by_key_value", rows, 2 * width)
         self._by_norm, self._by_tokens = take("by_norm", rows, width), take("by_tokens", rows, width)
 
     def _name_what_learns(self) -> None:
@@ -710,8 +293,8 @@ class FusedTRACE:
     def backward(self) -> None:
         """Learn from the gradient in `by_logits`: every weight is updated."""
         learner = self._learner
-        row_digits(self.by_logits, self._out.scale, *self._out_rows, self._largest)
-        gradient_sums(*self._out_rows, self._out.by_input, self._sums, self._low_sums)
+        row_digits(self.by_logits, self._out.scale, *self._out_row_digits, self._largest)
+        gradient_sums(*self._out_row_digits, self._out.by_input, self._sums, self._low_sums)
         with self._aside.branch():
             gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, learner)
             transpose(self._out_whole, self._out_transposed)
@@ -752,7 +335,7 @@ class FusedTRACE:
     def _feed_forward_backward(self, index: int) -> None:
         use, layer = self._uses[index], self._into_hidden
         hidden_gradient(
-            *self._result_rows,
+            *self._result_row_digits,
             self._result_scale,
             self._out_of_hidden.by_input,
             use.hidden,
@@ -767,9 +350,9 @@ class FusedTRACE:
             use.scale,
             use.hidden_columns,
             use.hidden_digits,
-            RowDigits(layer.scale, self._largest, *self._hidden_rows),
+            RowDigits(layer.scale, self._largest, *self._hidden_row_digits),
         )
-        gradient_sums(*self._hidden_rows, layer.by_input, self._sums, self._low_sums)
+        gradient_sums(*self._hidden_row_digits, layer.by_input, self._sums, self._low_sums)
         self._hidden_backward(use, self._uses[index - 1] if index else None)
         with self._aside.branch():
             transpose(use.whole, use.transposed)
@@ -795,17 +378,17 @@ class FusedTRACE:
             self._scale,
             self._key_value_columns,
             self._key_value_digits,
-            RowDigits(key_value.scale, self._key_value_largest, *self._key_value_rows),
+            RowDigits(key_value.scale, self._key_value_largest, *self._key_value_row_digits),
         )
-        gradient_sums(*self._key_value_rows, key_value.by_input, self._sums, self._low_sums)
+        gradient_sums(*self._key_value_row_digits, key_value.by_input, self._sums, self._low_sums)
         layer_columns(
             self._by_query,
             self._newest_scale,
             self._query_columns,
             self._query_digits,
-            RowDigits(query.scale, self._query_largest, *self._query_rows_digits),
+            RowDigits(query.scale, self._query_largest, *self._query_row_digits),
         )
-        gradient_sums(*self._query_rows_digits, query.by_input, self._query_sums, self._query_low_sums)
+        gradient_sums(*self._query_row_digits, query.by_input, self._query_sums, self._query_low_sums)
         with self._aside.branch():
             transpose(self._whole, self._transposed)
             key_value.update(self._transposed, self._key_value_digits, self._learner)
@@ -816,7 +399,7 @@ class FusedTRACE:
 
     def _start(self, tokens: Tensor) -> None:
         norm = self._norm_attention
-        _norm_kernel[(self._rows,)](
+        norm_kernel[(self._rows,)](
             tokens,
             norm.gain.weight,
             norm.offset.weight,
@@ -847,7 +430,7 @@ class FusedTRACE:
         return use.x, self._sums, use.hidden_largest, layer.scale, layer.bias.weight
 
     def _end_attention(self, tokens: Tensor, use: _Use) -> None:
-        _attended_kernel[(self._query_rows,)](
+        attended_kernel[(self._query_rows,)](
             tokens,
             self._attended,
             *self._into_use(use),
@@ -862,7 +445,7 @@ class FusedTRACE:
         )
 
     def _between(self, use: _Use, following: _Use) -> None:
-        _between_kernel[(self._query_rows,)](
+        between_kernel[(self._query_rows,)](
             *self._of_use(use),
             *self._into_use(following),
             self._query_rows,
@@ -875,7 +458,7 @@ class FusedTRACE:
         )
 
     def _end(self, use: _Use) -> None:
-        _end_kernel[(self._query_rows,)](
+        end_kernel[(self._query_rows,)](
             *self._of_use(use),
             self._x,
             self._out_whole,
@@ -893,7 +476,7 @@ class FusedTRACE:
         if self._mixture is None:
             return
         mixed = self._mixture.forward(self._x)
-        _mixed_kernel[(self._lanes,)](
+        mixed_kernel[(self._lanes,)](
             self._x,
             mixed,
             self._out_whole,
@@ -909,7 +492,7 @@ class FusedTRACE:
         """Return the gradient by all tokens through the mixture, if there is one."""
         if self._mixture is None:
             return None
-        _mixed_backward_kernel[(self._lanes,)](
+        mixed_backward_kernel[(self._lanes,)](
             self._sums,
             self._low_sums,
             self._largest,
@@ -928,7 +511,7 @@ class FusedTRACE:
 
     def _end_backward(self, use: _Use, by_tokens: Tensor | None) -> None:
         # Without a mixture its arguments are passed but not used.
-        _end_backward_kernel[(self._query_rows,)](
+        end_backward_kernel[(self._query_rows,)](
             self._sums,
             self._low_sums,
             self._largest,
@@ -936,7 +519,7 @@ class FusedTRACE:
             self._by_mixed if by_tokens is None else by_tokens,
             self._out_of_hidden.scale,
             use.by_result,
-            *self._result_rows,
+            *self._result_row_digits,
             self._result_scale,
             self._query_rows,
             self._width,
@@ -949,7 +532,7 @@ class FusedTRACE:
         )
 
     def _hidden_backward(self, use: _Use, before: _Use | None) -> None:
-        _hidden_backward_kernel[(self._query_rows,)](
+        hidden_backward_kernel[(self._query_rows,)](
             self._sums,
             self._low_sums,
             self._largest,
@@ -960,7 +543,7 @@ class FusedTRACE:
             use.by_norm,
             self._by_attended if before is None else before.by_result,
             self._out_of_hidden.scale,
-            *self._result_rows,
+            *self._result_row_digits,
             self._result_scale,
             self._query_rows,
             self._width,
@@ -972,7 +555,7 @@ class FusedTRACE:
         )
 
     def _norm_backward(self) -> None:
-        _norm_backward_kernel[(self._rows,)](
+        norm_backward_kernel[(self._rows,)](
             self._sums,
             self._low_sums,
             self._key_value_largest,
