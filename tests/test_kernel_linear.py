@@ -193,6 +193,8 @@ def test_hidden_gradient(sizes: tuple[int, int, int]) -> None:
 
     gradient = torch.full((lanes, inputs), 9.0, device=DEVICE)
     largest = torch.zeros(lanes, dtype=torch.int32, device=DEVICE)
+    columns = [torch.zeros(inputs, dtype=torch.int32, device=DEVICE) for _ in range(2)]
+    scale_x = torch.rand(lanes, generator=generator)
     kernels.hidden_gradient(
         *_digits(layer.gradient * layer.scale_weight.cpu()),
         layer.by_input,
@@ -200,6 +202,9 @@ def test_hidden_gradient(sizes: tuple[int, int, int]) -> None:
         gradient,
         next_scale.to(DEVICE),
         largest,
+        (scale_x.to(DEVICE), columns[0], columns[1]),
     )
     assert _same(gradient, hidden.grad)
     assert torch.equal(largest.cpu(), _largest(hidden.grad * next_scale))
+    assert torch.equal(columns[0].cpu(), _largest(hidden.grad.t()))
+    assert torch.equal(columns[1].cpu(), _largest((hidden.grad * scale_x[:, None]).t()))

@@ -205,30 +205,33 @@ def layer_columns(
     columns: ColumnSums,
     digits: Digits,
     rows: RowDigits | None = None,
+    found: bool = False,
 ) -> None:
     """Write a linear layer's gradient, float32 [rows, outputs], as `digits`, and sum it up.
 
     `scale_x` is the scales of the layer's input, float32 [rows], or the bits, int32 [rows], of the largest
-    sizes that they come from; `columns` were set to zero before. With `rows` those digits are written too.
+    sizes that they come from; `columns` were set to zero before, or hold the largest sizes where these were
+    `found` already. With `rows` those digits are written too.
     """
     count, outputs = gradient.shape
     is_largest = scale_x.dtype == torch.int32
     tile = _tile(outputs)
     grid = (triton.cdiv(count, _ROWS), triton.cdiv(outputs, tile))
-    _find_largest[grid](
-        gradient,
-        scale_x,
-        columns.largest,
-        columns.product_largest,
-        count,
-        outputs,
-        True,
-        is_largest,
-        _ROWS,
-        tile,
-        num_warps=4,
-        **EXACT,
-    )
+    if not found:
+        _find_largest[grid](
+            gradient,
+            scale_x,
+            columns.largest,
+            columns.product_largest,
+            count,
+            outputs,
+            True,
+            is_largest,
+            _ROWS,
+            tile,
+            num_warps=4,
+            **EXACT,
+        )
     _layer_columns[grid](
         gradient,
         scale_x,

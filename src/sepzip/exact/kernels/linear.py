@@ -313,9 +313,13 @@ def _hidden_gradient(
     gradient,
     next_scale,
     largest,
+    scale_x,
+    column_largest,
+    product_largest,
     lanes,
     inputs: tl.constexpr,
     outputs: tl.constexpr,
+    by_columns: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -336,6 +340,12 @@ def _hidden_gradient(
     by_column = tl.load(next_scale + column, mask=column_inside, other=0.0)
     bits = tl.max(tl.where(inside, size_bits(result * by_column[None, :]), 0), 1)
     tl.atomic_max(largest + row, bits, mask=row_inside, sem="relaxed")
+    if by_columns:
+        bits = tl.max(tl.where(inside, size_bits(result), 0), 0)
+        tl.atomic_max(column_largest + column, bits, mask=column_inside, sem="relaxed")
+        by_row = tl.load(scale_x + row, mask=row_inside, other=0.0)
+        bits = tl.max(tl.where(inside, size_bits(result * by_row[:, None]), 0), 0)
+        tl.atomic_max(product_largest + column, bits, mask=column_inside, sem="relaxed")
 
 
 def hidden_gradient(
@@ -347,17 +357,19 @@ def hidden_gradient(
     gradient: Tensor,
     next_scale: Tensor,
     largest: Tensor,
+    columns: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> None:
     """Write the gradient by x, float32 [lanes, inputs], of a layer `weight` that takes gelu(x).
 
     `high` and `low`, int8 [lanes, outputs], and `scale`, float32 [lanes], are the quantised gradient by the
     layer's result, `weight` is int8 by input. The bits of each lane's largest |gradient * next_scale| are
     left in `largest`, int32 [lanes], set to 0 before; `next_scale` is the scales, [inputs], of the weight
-    that made x.
+    that made x. With `columns`, the scales, float32 [lanes], of what x was made of, and two int32 [inputs],
+    set to 0 before, the bits of each column's largest |gradient| and |gradient * scale| are left in these.
     """
     (lanes, outputs), inputs = high.shape, len(weight)
-    rows, columns, warps = _tile(lanes, inputs)
-    _hidden_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, columns))](
+    rows, tile_columns, warps = _tile(lanes, inputs)
+    _hidden_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, tile_columns))](
         high,
         low,
         scale,
@@ -366,11 +378,13 @@ def hidden_gradient(
         gradient,
         next_scale,
         largest,
+        *(columns or (next_scale, largest, largest)),
         lanes,
         inputs,
         outputs,
+        columns is not None,
         rows,
-        columns,
+        tile_columns,
         *_inner(outputs),
         num_warps=warps,
         **EXACT,

@@ -342,6 +342,7 @@ class FusedTRACE:
             use.by_hidden,
             layer.scale,
             self._largest,
+            (use.scale, use.hidden_columns.largest, use.hidden_columns.product_largest),
         )
         with self._aside.branch():
             layer_columns(use.by_result, use.hidden_largest, use.result_columns, use.result_digits)
@@ -351,6 +352,7 @@ class FusedTRACE:
             use.hidden_columns,
             use.hidden_digits,
             RowDigits(layer.scale, self._largest, *self._hidden_row_digits),
+            found=True,
         )
         gradient_sums(*self._hidden_row_digits, layer.by_input, self._sums, self._low_sums)
         self._hidden_backward(use, self._uses[index - 1] if index else None)
