@@ -1,8 +1,8 @@
 """Where a memory of contexts is expected to be done sooner, on CPUs or on a GPU; the bytes are the same.
 
-A GPU takes about as long for a step of few lanes as for one of a hundred, and a while to start; CPUs take as
-long for a byte whatever the lanes, but have more threads to share many lanes between. The constants were
-measured as docs/performance.md says.
+A GPU takes about as long for a step of few lanes as for one of a hundred, and seconds to start. CPUs take as
+long for a byte whatever the lanes, but more threads can share many lanes. docs/performance.md has what the
+constants were read off.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from ..presets import ModelSettings
 __all__ = ["is_sooner_on_cpu", "threads_for"]
 
 _CPU_BYTE, _CPU_CONTEXT = 1.9e-6, 0.17e-6
-"""Seconds that a thread takes for a byte, and more for each context."""
+"""Seconds that one thread takes for a byte, and more for each context."""
 
 _GPU_STEP, _GPU_LANE = 17e-6, 0.02e-6
 """Seconds that a step takes, and more for each lane: the mean of both directions."""
 
-_GPU_START, _GPU_SEGMENT = 10.0, 1.0
-"""Seconds until the first step in a process, without most of what compiling kernels takes, once, at their
-first use; and for what is made anew for each segment."""
+_GPU_START, _GPU_SEGMENT = 10.0, 0.1
+"""Seconds until the first step in a process, and for what is made anew for each segment.
+
+The start is 5 s where the kernels were compiled before and 20 to 26 s where they are used first.
+"""
 
 _LANES_A_THREAD = 16
 _MOST_THREADS = 8
@@ -36,7 +38,8 @@ def is_sooner_on_cpu(model: ModelSettings, lanes: int, size: int, whole: int, *,
     """
     if importlib.util.find_spec("triton") is None:
         return True
-    on_cpu = whole * (_CPU_BYTE + _CPU_CONTEXT * model.contexts) / threads_for(lanes)
+    # Threads wait for each other in every step: four are twice as fast as one.
+    on_cpu = whole * (_CPU_BYTE + _CPU_CONTEXT * model.contexts) / threads_for(lanes) ** 0.5
     on_gpu = whole / lanes * (_GPU_STEP + _GPU_LANE * lanes) + whole / size * _GPU_SEGMENT
     return on_cpu <= on_gpu + (0.0 if begun else _GPU_START)
 
