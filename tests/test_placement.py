@@ -15,7 +15,6 @@ import pytest
 import sepzip
 from command import run
 from sepzip.devices import Resources
-from sepzip.driver import cuda_devices
 from sepzip.memory import Share
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import LEVELS, NETWORKS, Preset
@@ -211,9 +210,7 @@ assert not loaded, loaded
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_a_small_file_needs_no_torch(tmp_path: Path, device: str) -> None:
-    if device == "auto" and cuda_devices():
-        # It does with one as well, for so little; what the test asks for is that nothing depends on that.
-        pytest.skip("this machine has a GPU")
+    """For so little, auto need not ask whether there is a GPU."""
     line = [sys.executable, "-c", _SCRIPT, device, str(tmp_path / "file")]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -238,7 +235,6 @@ def test_the_command_says_where(tmp_path: Path) -> None:
     path.write_bytes(bytes(range(100)) * 90)
     shown = run("-v", path).stderr.decode().splitlines()
     assert shown[1:] == ["  on cpu, which --device auto chose"]
-    shown = run("-tv", "--device", "cpu", f"{path}.sep").stderr.decode().splitlines()
-    assert shown[1:] == ["  on cpu"]
+    assert len(run("-tv", "--device", "cpu", f"{path}.sep").stderr.splitlines()) == 1
     path.write_bytes(b"too little to be coded")
     assert len(run("-vf", path).stderr.splitlines()) == 1

@@ -15,9 +15,10 @@ _OF_THE_CALLER = ("read", "write")
 
 
 def devices_used(report: Report, asked: str) -> list[str]:
-    """Return a line that says where segments were coded, if any were, and whether `asked` left that open."""
-    chosen = ", which --device auto chose" if asked == "auto" else ""
-    return [f"on {', '.join(report.devices)}{chosen}"] if report.devices else []
+    """Return a line that says where segments were coded, if any were and `asked` left that open."""
+    if asked != "auto" or not report.devices:
+        return []
+    return [f"on {', '.join(report.devices)}, which --device auto chose"]
 
 
 def fitting_streams(report: Report) -> list[str]:
