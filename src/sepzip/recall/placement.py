@@ -8,6 +8,7 @@ constants were read off.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 
 from ..presets import ModelSettings
@@ -39,7 +40,7 @@ def is_sooner_on_cpu(model: ModelSettings, lanes: int, size: int, whole: int, *,
     if importlib.util.find_spec("triton") is None:
         return True
     # Threads wait for each other in every step: four are twice as fast as one.
-    on_cpu = whole * (_CPU_BYTE + _CPU_CONTEXT * model.contexts) / threads_for(lanes) ** 0.5
+    on_cpu = whole * (_CPU_BYTE + _CPU_CONTEXT * model.contexts) / math.sqrt(threads_for(lanes))
     on_gpu = whole / lanes * (_GPU_STEP + _GPU_LANE * lanes) + whole / size * _GPU_SEGMENT
     return on_cpu <= on_gpu + (0.0 if begun else _GPU_START)
 
