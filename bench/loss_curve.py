@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from machine import device_name
-from sepzip import devices, engine, presets, runs
+from sepzip import devices, presets, runs, tensors
 from sepzip.lanes import split_lanes
 
 GROUP = 250
@@ -79,8 +79,8 @@ def measure(
     matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
     losses: list[float] = []
     block = None
-    with engine.exactly(device):
-        run = engine.encoding(settings, lanes, device, None)
+    with tensors.exactly(device):
+        run = tensors.encoding(settings, lanes, device, None)
         begun = time.perf_counter()
         for first in range(0, len(matrix), runs.CHUNK_STEPS):
             chunk = matrix[first : first + runs.CHUNK_STEPS]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from machine import device_name
-from sepzip import devices, engine, presets
+from sepzip import devices, presets, tensors
 from sepzip.lanes import split_lanes
 from sepzip.model import Model
 from sepzip.semantics import SemanticsEnhancement, TokenSemantics
@@ -44,7 +44,7 @@ def measure(data: bytes, settings: presets.ModelSettings, lanes: int, device: st
     """Return the mask after the steps that all lanes take in `data`."""
     target = torch.device(device)
     symbols = split_lanes(np.frombuffer(data, np.uint8), lanes)[: len(data) // lanes]
-    with engine.exactly(target):
+    with tensors.exactly(target):
         model = Model(settings, lanes, target)
         front = _front(model._network)
         begun = _by_age(front)

@@ -42,6 +42,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--read", type=Path)
     options = parser.parse_args()
+    if options.device == "auto":
+        # What is timed is one device, whichever a small file would go to.
+        options.device = devices.pick_devices("auto")[0]
     preset = presets.resolve(options.level, options.network, not options.no_seb, options.lanes)
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)

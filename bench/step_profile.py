@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from sepzip import devices, engine, presets, runs
+from sepzip import devices, presets, runs, tensors
 from sepzip.exact import linear
 from sepzip.exact.product import product_8x8, product_8x16, product_16x8
 from sepzip.exact.tape import Tape
@@ -67,7 +67,7 @@ class Steps:
     def __init__(self, preset: presets.Preset, device: torch.device, symbols: NDArray[np.uint8]) -> None:
         self._profile = Profile()
         self._lanes = preset.lanes
-        self._run = engine.encoding(preset.model, preset.lanes, device, self._profile)
+        self._run = tensors.encoding(preset.model, preset.lanes, device, self._profile)
         self._symbols = symbols
 
     def run(self, steps: int) -> dict[str, float]:
@@ -99,7 +99,7 @@ def main() -> None:
     needed = preset.lanes * runs.CHUNK_STEPS
     content = options.file.read_bytes()[:needed]
     data = np.frombuffer((content * -(-needed // len(content)))[:needed], np.uint8)
-    with engine.exactly(device):
+    with tensors.exactly(device):
         weights, operations = counted(preset, device)
         steps = Steps(preset, device, split_lanes(data, preset.lanes))
         if device.type == "cuda":

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 
 import sepzip
+from sepzip import devices
 from sepzip.devices import STREAMS, Resources, pick_devices, streams_on
+from sepzip.driver import cuda_devices
 from sepzip.errors import DeviceError, UsageError
 from sepzip.memory import Share
 
 
 @pytest.fixture
 def three_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch say that it has three CUDA devices."""
+    """Let the driver and torch say that there are three CUDA devices."""
+    monkeypatch.setattr(devices, "cuda_devices", lambda: 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
 
@@ -31,7 +37,56 @@ def test_the_cpu() -> None:
     assert pick_devices("cpu") == ["cpu"]
 
 
+@pytest.mark.usefixtures("three_devices")
+def test_auto_is_the_cpu_where_torch_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> bool:
+        raise RuntimeError("the driver is too old")
+
+    for is_available in (lambda: False, fail):
+        monkeypatch.setattr(torch.cuda, "is_available", is_available)
+        assert pick_devices("auto") == ["cpu"]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert pick_devices("auto") == ["cpu"]
+
+
+class Driver:
+    """What ctypes makes of a driver: `statuses` are of its start and of the count of `count` devices."""
+
+    def __init__(self, statuses: tuple[int, int], count: int) -> None:
+        self.cuInit = lambda flags: statuses[0]
+        self._status, self._count = statuses[1], count
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self._count
+        return self._status
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        (Driver((0, 0), 2), 2),
+        (Driver((100, 0), 2), 0),
+        (Driver((0, 3), 2), 0),
+        (object(), 0),
+        (OSError("no such file"), 0),
+    ],
+)
+def test_what_the_driver_says(driver: object, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> object:
+        if isinstance(driver, OSError):
+            raise driver
+        return driver
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    assert cuda_devices.__wrapped__() == expected
+
+
+def test_the_driver_and_torch_agree() -> None:
+    assert cuda_devices() == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
 def test_auto_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cuda_devices", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_devices("auto") == ["cpu"]
     with pytest.raises(DeviceError, match="no CUDA device"):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import TINY, TRACE_TINY, TRACE_TINY_SEMANTIC
-from sepzip import eager, engine, runs
+from sepzip import eager, engine, runs, tensors
 from sepzip.coder import coders_for, plain
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import CorruptError, DeviceError, MismatchError, UnsupportedError
@@ -67,8 +67,8 @@ def test_the_frequencies_of_the_last_chunk_say_what_it_costs(text: bytes, device
     steps, lanes = (runs.CHUNK_STEPS, 9), 5
     symbols = np.frombuffer(bytearray(text[: sum(steps) * lanes]), np.uint8).reshape(-1, lanes)
     bits = 0.0
-    with engine.exactly(torch.device(device)):
-        run = engine.encoding(TINY, lanes, torch.device(device), None)
+    with tensors.exactly(device):
+        run = tensors.encoding(TINY, lanes, device, None)
         for chunk in np.split(symbols, [steps[0]]):
             run.queue(chunk, lanes, len(chunk) == steps[1])
             assert run.frequencies.shape == chunk.shape

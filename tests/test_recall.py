@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sepzip.coder.binary import read_streams
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import CorruptError, SepError
-from sepzip.presets import NETWORKS
+from sepzip.presets import NETWORKS, ModelSettings
 from sepzip.recall import analysis, host, segments
 from sepzip.recall.calls import make_absolute, make_relative
 from sepzip.recall.functions import SQUASH_MOST, functions
@@ -208,6 +208,22 @@ def test_plans_follow_the_data() -> None:
     walk = np.cumsum(generator.integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)
     assert choose(walk)[::2] == (SAMPLES, 2, 0)
     assert choose(rows.astype(np.uint8).reshape(-1)).record % 60 == 0
+
+
+@pytest.mark.parametrize("size", [70_000, 70_002, 70_005, 70_007])
+def test_plans_are_tried_where_numbers_begin(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.cumsum(np.random.default_rng(4).integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)[:size]
+    begun = set()
+
+    def note(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
+        begun.add(sample.ctypes.data - data.ctypes.data)
+        return plan.profile
+
+    monkeypatch.setattr(analysis, "_size", note)
+    choose(data)
+    (first,) = begun
+    assert first % 8 == 0
+    assert abs(first + (1 << 14) - size // 2) <= 8
 
 
 def test_the_fingerprint_sees_each_part() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from .presets import ModelSettings, Preset
 
 __all__ = ["GROUP", "OutsideNetwork", "is_installed", "load", "names"]
@@ -77,6 +78,9 @@ def load(name: str) -> OutsideNetwork:
 
 def _points() -> list[EntryPoint]:
     """Return the entry points whose names a header can hold."""
+    # Imported here, for a small file is coded in little more time than the import takes.
+    from importlib.metadata import entry_points
+
     return [
         point
         for point in entry_points(group=GROUP)

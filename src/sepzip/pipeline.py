@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .devices import Resources, pick_devices
+from .devices import Resources
 from .errors import FormatError, UsageError
 from .frame import CodedBlock, FrameContent, FrameReader, FrameWriter
 from .header import encode_header
@@ -83,7 +83,9 @@ def compress_stream(
     """
     most = bytes_a_segment(preset, size)
     resources = Resources(device, streams, memory_limit)
-    compressor = Compressor(sink, preset, resources, overlap=True, progress=progress, profile=profile)
+    compressor = Compressor(
+        sink, preset, resources, size=size, overlap=True, progress=progress, profile=profile
+    )
     watched = _WatchedSource(source, compressor.write_finished, profile)
     try:
         content = read_up_to(watched, most)
@@ -189,7 +191,8 @@ class _Unwritten:
 class Compressor:
     """Writes one frame, given its content a segment at a time.
 
-    With `overlap`, coding goes on in threads even for one stream, and one segment more than are in flight may
+    `size` is that of all segments, if it is known. With `overlap`, coding goes on in threads even for one
+    stream, and one segment more than are in flight may
     wait when `add` returns; without it, as many as are in flight, and none for one stream. `bytes_in` counts
     what was taken so far. `stop` has to be called where anything raises. Raises UsageError for settings that
     the format cannot hold.
@@ -201,6 +204,7 @@ class Compressor:
         preset: Preset,
         resources: Resources,
         *,
+        size: int | None = None,
         overlap: bool = False,
         progress: Progress | None = None,
         profile: Profile | None = None,
@@ -215,7 +219,11 @@ class Compressor:
         self._profile = profile
         self._overlap = overlap
         self._scheduler = Scheduler(
-            resources, overlap=overlap, progressed=self._report if progress else None, profile=profile
+            resources,
+            overlap=overlap,
+            expected=size or 0,
+            progressed=self._report if progress else None,
+            profile=profile,
         )
         self._unwritten: deque[_Unwritten] = deque()
         self._written = 0
@@ -251,8 +259,10 @@ class Compressor:
         preset, limit = self._preset, self._resources.memory_limit
         if limit is None or not preset.model.contexts:
             return
-        allowed = limit_in_bytes(limit, pick_devices(self._resources.device)[0])
-        model = within_limit(preset.model, preset.lanes_for(size), size, allowed)
+        model, lanes = preset.model, preset.lanes_for(size)
+        if isinstance(limit, Share):
+            limit = limit_in_bytes(limit, self._scheduler.devices_for(model, lanes, size)[0])
+        model = within_limit(model, lanes, size, limit)
         self._preset = replace(preset, model=model)
 
     @property

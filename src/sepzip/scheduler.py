@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
-from .devices import Resources, pick_devices, streams_on
+from .devices import Resources, pick_devices, streams_on, uses_cuda
 from .errors import FormatError, MismatchError
 from .memory import Ledger, memory_needed
 from .presets import ModelSettings
 from .profile import Profile
+from .recall.placement import is_sooner_on_cpu
 
 __all__ = ["Job", "Scheduler"]
 
@@ -46,6 +47,7 @@ class Job(Generic[Result]):
         self.is_cancelled = False
         self.needs = model, lanes, size
         self.memory = memory_needed(model, lanes, size)
+        self.devices: list[str] = []
         self.thread: threading.Thread | None = None
         self._work: Callable[[Job[Result], str], Result] | None = work
         self._results: list[Result] = []
@@ -86,7 +88,7 @@ class Scheduler:
     Where an error other than FormatError and MismatchError ends a job, whatever is called next raises it:
     those two are a fault of the input, and raised in its order by `wait`. `progressed` is called, by the
     calling thread, when jobs have got on. Without `overlap`, a single stream needs no thread: the job runs
-    inside `submit`, which raises its error.
+    inside `submit`, which raises its error. `expected` is the bytes of all jobs, as far as they are known.
     """
 
     def __init__(
@@ -94,15 +96,19 @@ class Scheduler:
         resources: Resources,
         *,
         overlap: bool,
+        expected: int = 0,
         progressed: Callable[[], None] | None = None,
         profile: Profile | None = None,
     ) -> None:
         self.streams = 1
-        """The jobs that can be in flight, on all devices together; 1 until the first one is submitted."""
+        """The jobs that can be in flight, on all devices in use; 1 until the first one is submitted."""
         self._resources = resources
         self._overlap = overlap
         self._progressed = progressed
         self._profile = profile
+        self._expected = expected
+        self._submitted = 0
+        self._picked: list[str] | None = None
         # Only the calling thread takes jobs out.
         self._jobs: list[Job[Any]] = []
         self._events: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -119,8 +125,10 @@ class Scheduler:
 
         Raises DeviceError if the devices are not there.
         """
-        if not self._ledgers:
-            self._open_devices()
+        model, lanes, size = job.needs
+        job.devices = self.devices_for(model, lanes, size)
+        self._submitted += size
+        self._open(job.devices)
         if self.streams == 1 and not self._overlap:
             self._run_here(job)
             return
@@ -179,15 +187,32 @@ class Scheduler:
         self._fatal = None
         self._is_ending = False
 
-    def _open_devices(self) -> None:
-        ledgers = {}
-        for device in pick_devices(self._resources.device):
-            streams = streams_on(device, self._resources.streams)
-            ledgers[device] = streams, Ledger(device, self._resources.memory_limit)
-            if self._profile is not None:
-                self._profile.set_streams(device, streams)
-        self.streams = sum(streams for streams, _ in ledgers.values())
-        self._ledgers = ledgers
+    def devices_for(self, model: ModelSettings, lanes: int, size: int) -> list[str]:
+        """Return the devices that a segment may go to, were it the next; DeviceError if they are not there.
+
+        'auto' takes CPUs for a memory of contexts where they are expected to be done sooner. Nobody may know
+        how much is to come: a GPU is begun with when what there was by then would have been worth it.
+        """
+        name = self._resources.device
+        if name == "auto" and model.contexts:
+            whole = max(self._expected, self._submitted + size)
+            if is_sooner_on_cpu(model, lanes, size, whole, begun=uses_cuda()):
+                return ["cpu"]
+        if self._picked is None:
+            self._picked = pick_devices(name)
+        return self._picked
+
+    def _open(self, devices: list[str]) -> None:
+        """Make ledgers for the devices that have none yet."""
+        for device in devices:
+            if device not in self._ledgers:
+                streams = streams_on(device, self._resources.streams)
+                ledger = Ledger(device, self._resources.memory_limit)
+                with self._lock:
+                    self._ledgers[device] = streams, ledger
+                if self._profile is not None:
+                    self._profile.set_streams(device, streams)
+        self.streams = sum(streams for streams, _ in self._ledgers.values())
 
     def _start_waiting(self) -> None:
         """Start what can start, in order, unless an error has ended all; the lock is held."""
@@ -214,17 +239,17 @@ class Scheduler:
 
         Raises OutOfMemoryError where it would wait for ever.
         """
-        by_load = sorted(self._ledgers.items(), key=lambda item: item[1][1].in_flight)
-        for device, (streams, ledger) in by_load:
+        own = {device: self._ledgers[device] for device in job.devices}
+        for device, (streams, ledger) in sorted(own.items(), key=lambda item: item[1][1].in_flight):
             if ledger.in_flight >= streams:
                 continue
             if ledger.admit(job.memory):
                 return device
             if self._profile is not None and ledger.in_flight:
                 self._profile.set_fitting(device, ledger.in_flight, ledger.room)
-        if any(ledger.in_flight for _, ledger in self._ledgers.values()):
+        if any(ledger.in_flight for _, ledger in own.values()):
             return None
-        roomiest = max((ledger for _, ledger in self._ledgers.values()), key=lambda ledger: ledger.room or 0)
+        roomiest = max((ledger for _, ledger in own.values()), key=lambda ledger: ledger.room or 0)
         raise roomiest.refusal(*job.needs)
 
     def _run_here(self, job: Job[Any]) -> None:

@@ -36,16 +36,17 @@ def compress(
     """Return `data`, any object with a buffer, as one frame.
 
     `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off; `lanes` is the
-    most lanes of a segment and `segment_size` its most bytes. `device` is "auto", "cpu", "cuda" for all CUDA
-    devices, or "cuda:1" or "cuda:0,1" for some. `streams` segments are in flight on each device, fewer where
-    they do not fit into its memory or into `memory_limit` bytes of it; what comes out does not depend on how
-    many. Raises UsageError, DeviceError or OutOfMemoryError.
+    most lanes of a segment and `segment_size` its most bytes. `device` is "cpu", "cuda" for all CUDA devices,
+    "cuda:1" or "cuda:0,1" for some, or "auto" for whichever is expected to be done sooner. `streams`
+    segments are in flight on each device, fewer where they do not fit into its memory or into `memory_limit`
+    bytes of it; what comes out does not depend on how many, nor on the device. Raises UsageError, DeviceError
+    or OutOfMemoryError.
     """
     preset = resolve(level, network, semantics, lanes, segment_size)
     resources = Resources(device, streams, memory_limit)
     view = _byte_view(data)
     sink = io.BytesIO()
-    compressor = Compressor(sink, preset, resources)
+    compressor = Compressor(sink, preset, resources, size=len(view))
     most = bytes_a_segment(preset, len(view))
     try:
         for start in range(0, len(view), most):

@@ -14,7 +14,7 @@ from ..profile import Profile, Report
 from .messages import Messages, explain, is_terminal, printable
 from .options import STANDARD_STREAM, Mode, Options
 from .output import OutputFile, RefusedError, drop_buffered
-from .profiles import fitting_streams, profile_json, profile_table
+from .profiles import devices_used, fitting_streams, profile_json, profile_table
 from .sources import Source, find_sources, output_name
 from .stdout import print_result, standard_output
 from .transfer import Transfer, Transferred
@@ -116,7 +116,7 @@ class Worker:
             sizes.reverse()
         before, after = sizes
         self._messages.result(f"{before} => {after} bytes, {done}, {outcome}", source.name)
-        for line in fitting_streams(report):
+        for line in [*devices_used(report, self._options.resources.device), *fitting_streams(report)]:
             self._messages.detail(line, 1)
         for line in profile_table(report):
             self._messages.detail(line, 2)

@@ -8,10 +8,17 @@ import json
 from ..profile import Report
 from .progress import amount
 
-__all__ = ["fitting_streams", "profile_json", "profile_table"]
+__all__ = ["devices_used", "fitting_streams", "profile_json", "profile_table"]
 
 _STAGES = ("read", "copy in", "step", "copy out", "code", "write", "idle")
 _OF_THE_CALLER = ("read", "write")
+
+
+def devices_used(report: Report, asked: str) -> list[str]:
+    """Return a line that says where segments were coded, if any were and `asked` left that open."""
+    if asked != "auto" or not report.devices:
+        return []
+    return [f"on {', '.join(report.devices)}, which --device auto chose"]
 
 
 def fitting_streams(report: Report) -> list[str]:

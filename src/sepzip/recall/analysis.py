@@ -19,6 +19,8 @@ __all__ = ["choose_plan"]
 _SAMPLE = 1 << 15
 """Bytes that candidates are tried on."""
 
+_LONGEST_NUMBER = 8
+
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
 _TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME = range(6)
@@ -39,6 +41,9 @@ def choose_plan(data: NDArray[np.uint8], model: ModelSettings) -> Plan:
     if len(candidates) == 1:
         return candidates[0]
     start = max(0, (len(data) - _SAMPLE) // 2)
+    # Samples and 8-byte numbers begin in it where they begin in the segment; a record may begin anywhere, for
+    # its columns are told apart whatever the first one's number.
+    start -= start % _LONGEST_NUMBER
     sample = data[start : start + _SAMPLE]
     return min(candidates, key=lambda plan: _size(sample, plan, model))
 

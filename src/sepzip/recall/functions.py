@@ -6,6 +6,7 @@ A probability is 16 bits, that of a 1; its *stretch* is ln(p / (1 - p)) in 256th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from functools import cache
 from typing import NamedTuple
@@ -20,6 +21,9 @@ SQUASH_MOST = 3071
 
 _MOST_COUNT = 1 << 15
 _MOST_DIVISOR = 1 << 14
+
+_UNSURE = 1e-3
+"""How near to the middle between two integers a library's exp or log is not trusted."""
 
 
 class Functions(NamedTuple):
@@ -38,23 +42,36 @@ class Functions(NamedTuple):
 @cache
 def functions() -> Functions:
     """Return the tables. Decimal arithmetic rounds correctly, so no library's exp or log decides."""
-    with localcontext() as context:
-        context.prec = 20
-        # Odd about the middle: the lower half mirrors the upper.
-        upper = [
-            int((256 * (Decimal(4097 + 2 * i) / Decimal(4095 - 2 * i)).ln()).to_integral_value())
-            for i in range(2048)
-        ]
-        squashed = [
-            int((65536 / (1 + (Decimal(-x) / 256).exp())).to_integral_value()) for x in range(3072)
-        ]
+    # Odd about the middle: the lower half mirrors the upper.
+    upper = [
+        _rounded(256 * math.log((4097 + 2 * i) / (4095 - 2 * i)), _logistic_inverse, i) for i in range(2048)
+    ]
+    squashed = [_rounded(65536 / (1 + math.exp(-x / 256)), _logistic, x) for x in range(3072)]
     stretch = [-x for x in reversed(upper)] + upper
     squash = [1] + [max(65536 - p, 1) for p in reversed(squashed[1:])] + [min(p, 65535) for p in squashed]
-    root = [4096] + [max(1, math.isqrt((1 << 24) // count)) for count in range(1, _MOST_COUNT)]
-    reciprocal = [0] + [(1 << 32) // number for number in range(1, _MOST_DIVISOR)]
+    # Square roots are rounded correctly everywhere.
+    roots = np.sqrt((1 << 24) // np.arange(1, _MOST_COUNT)).astype(np.int32)
+    reciprocals = (1 << 32) // np.arange(1, _MOST_DIVISOR, dtype=np.int64)
     return Functions(
         np.array(stretch, np.int16),
         np.array(squash, np.int32),
-        np.array(root, np.int32),
-        np.array(reciprocal, np.int64),
+        np.concatenate([[4096], np.maximum(roots, 1)]).astype(np.int32),
+        np.concatenate([[0], reciprocals]),
     )
+
+
+def _logistic_inverse(i: int) -> Decimal:
+    return 256 * (Decimal(4097 + 2 * i) / Decimal(4095 - 2 * i)).ln()
+
+
+def _logistic(x: int) -> Decimal:
+    return 65536 / (1 + (Decimal(-x) / 256).exp())
+
+
+def _rounded(roughly: float, exactly: Callable[[int], Decimal], at: int) -> int:
+    """Return the integer next to a number, computed exactly only where it may lie between two of them."""
+    if abs(roughly % 1 - 0.5) > _UNSURE:
+        return round(roughly)
+    with localcontext() as context:
+        context.prec = 20
+        return int(exactly(at).to_integral_value())

@@ -59,19 +59,20 @@ class GraphMemoryEncoding:
         model: ModelSettings,
         size: int,
         lanes: int,
-        device: torch.device,
+        device: str,
         profile: Profile | None,
     ) -> None:
         self._head = encode_plan(plan)
         self._profile = profile or Profile()
         self._lanes = lanes
-        self._memory = DeviceMemory(plan, settings_of(plan, model, size), size, lanes, device)
+        target = torch.device(device)
+        self._memory = DeviceMemory(plan, settings_of(plan, model, size), size, lanes, target)
         coders = new_coders(lanes, CHUNK_STEPS)
         self._room = len(coders.data) // lanes
-        self._coders = DeviceCoders.new(lanes, len(coders.data), device)
+        self._coders = DeviceCoders.new(lanes, len(coders.data), target)
         self._coders.load(coders)
         self._first = self._coders.at.clone()
-        self._stepper = Stepper(lambda: self._memory.step(self._coders, decodes=False), device)
+        self._stepper = Stepper(lambda: self._memory.step(self._coders, decodes=False), target)
         self._staged = [
             torch.empty((CHUNK_STEPS, lanes), dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)
         ]
@@ -126,12 +127,12 @@ class GraphMemoryDecoding:
     """Decodes: bytes are found within the step."""
 
     def __init__(
-        self, model: ModelSettings, size: int, lanes: int, device: torch.device, profile: Profile | None
+        self, model: ModelSettings, size: int, lanes: int, device: str, profile: Profile | None
     ) -> None:
         self._model = model
         self._size = size
         self._lanes = lanes
-        self._device = device
+        self._device = torch.device(device)
         self._profile = profile or Profile()
         self._plan: Plan | None = None
         self._memory: DeviceMemory | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 
@@ -15,14 +14,13 @@ from ..profile import Profile
 from ..runs import CHUNK_STEPS, Found
 from ..segment import CodedBlock
 from .native import BoundSegment
+from .placement import threads_for
 from .plan import Plan, encode_plan, read_plan, settings_of, uses_of
 from .segments import restore
 from .state import PAD, Memory, Records, fingerprint, new_memory, new_records
 
 __all__ = ["HostDecoding", "HostEncoding"]
 
-_LANES_A_THREAD = 16
-_MOST_THREADS = 8
 _BYTES_A_CALL = 1 << 12
 """Bytes that are coded between two calls of the tick."""
 
@@ -40,7 +38,7 @@ class _Run:
         self.memory: Memory = new_memory(plan, self._settings, size, lanes)
         self._records: Records = new_records(self._settings, lanes)
         self._tick = tick
-        self._threads = max(1, min(_threads(), lanes // _LANES_A_THREAD, _MOST_THREADS))
+        self._threads = threads_for(lanes)
         self._bound: BoundSegment | None = None
 
     def bind(self, coder: LaneCoders, decodes: bool) -> None:
@@ -61,14 +59,6 @@ class _Run:
             bound.run(self.step, count, last_active if count == steps else self.lanes, self._threads)
             self.step += count
             steps -= count
-
-
-def _threads() -> int:
-    """Return how many processors this process may use, or what the user has set for numerical libraries."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class HostEncoding:

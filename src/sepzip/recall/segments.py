@@ -14,12 +14,10 @@ from .calls import make_absolute, make_relative
 from .plan import Plan
 
 if TYPE_CHECKING:
-    import torch
-
     from ..profile import Profile
     from ..runs import Decoding, Encoding
 
-__all__ = ["memory_decoding", "memory_encoding", "prepare", "restore"]
+__all__ = ["memory_decoding", "memory_encoding", "prepare", "restore", "runs_on_host"]
 
 Tick = Callable[[], None]
 
@@ -43,38 +41,38 @@ def memory_encoding(
     model: ModelSettings,
     size: int,
     lanes: int,
-    device: torch.device,
+    device: str,
     profile: Profile | None,
     tick: Tick | None,
 ) -> Encoding:
     """Return what encodes a segment of `size` bytes."""
-    if _has_kernels(device):
-        from .graphs import GraphMemoryEncoding
+    if runs_on_host(device):
+        from .host import HostEncoding
 
-        return GraphMemoryEncoding(plan, model, size, lanes, device, profile)
-    from .host import HostEncoding
+        return HostEncoding(plan, model, size, lanes, profile, tick)
+    from .graphs import GraphMemoryEncoding
 
-    return HostEncoding(plan, model, size, lanes, profile, tick)
+    return GraphMemoryEncoding(plan, model, size, lanes, device, profile)
 
 
 def memory_decoding(
     model: ModelSettings,
     size: int,
     lanes: int,
-    device: torch.device,
+    device: str,
     profile: Profile | None,
     tick: Tick | None,
 ) -> Decoding:
     """Return what decodes a segment of `size` bytes."""
-    if _has_kernels(device):
-        from .graphs import GraphMemoryDecoding
+    if runs_on_host(device):
+        from .host import HostDecoding
 
-        return GraphMemoryDecoding(model, size, lanes, device, profile)
-    from .host import HostDecoding
+        return HostDecoding(model, size, lanes, profile, tick)
+    from .graphs import GraphMemoryDecoding
 
-    return HostDecoding(model, size, lanes, profile, tick)
+    return GraphMemoryDecoding(model, size, lanes, device, profile)
 
 
-def _has_kernels(device: torch.device) -> bool:
-    """Return whether kernels can run there; without them the host does the work, with the same bytes."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+def runs_on_host(device: str) -> bool:
+    """Return whether the host does the work, without torch: on CPUs, and for a GPU that has no kernels."""
+    return device == "cpu" or importlib.util.find_spec("triton") is None
