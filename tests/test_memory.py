@@ -19,11 +19,12 @@ from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
 from sepzip.frame import CodedBlock, read_summary
-from sepzip.memory import Ledger, Share, memory_needed, table_bits, within_limit
+from sepzip.memory import Ledger, Share, memory_needed, within_limit
 from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import LEVELS, NETWORKS, ModelSettings, Preset
 from sepzip.profile import Profile
+from sepzip.recall.sizes import table_bits
 from sepzip.scheduler import Job, Scheduler
 
 MIB = 1 << 20

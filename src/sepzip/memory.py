@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from . import outside
 from .errors import OutOfMemoryError
 from .presets import ModelSettings
+from .recall.sizes import PRIMER_SIZE, TABLE_BITS_LEAST, table_bits
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,6 @@ __all__ = [
     "limit_in_bytes",
     "memory_needed",
     "parameter_count",
-    "table_bits",
     "within_limit",
 ]
 
@@ -32,7 +32,6 @@ LARGE_MODEL = 1 << 23
 """Models of at least so many weights keep a device's memory busy by their updates alone."""
 
 _MIB = 1 << 20
-_TABLE_BITS_LEAST = 12
 
 
 @dataclass(frozen=True)
@@ -187,14 +186,9 @@ class _Network:
     work: Callable[[ModelSettings, int], int]
 
 
-def table_bits(model: ModelSettings, size: int) -> int:
-    """Return how many bits number the slots of a context's table, for a segment of `size` bytes."""
-    return min(max((size - 1).bit_length() + 1, _TABLE_BITS_LEAST), model.table_bits)
-
-
 def _recall_work(model: ModelSettings, size: int) -> int:
-    """Tables of contexts and of matches, and corrections with their counts."""
-    return 4 * (model.contexts << table_bits(model, size)) + 80 * _MIB
+    """Tables of contexts and of matches, and corrections with their counts; the primer may be read first."""
+    return 4 * (model.contexts << table_bits(model, size + PRIMER_SIZE)) + 80 * _MIB
 
 
 def _no_work(model: ModelSettings, size: int) -> int:
@@ -321,10 +315,10 @@ def within_limit(model: ModelSettings, lanes: int, size: int, limit: int | None)
     while (
         limit is not None
         and model.contexts
-        and model.table_bits > _TABLE_BITS_LEAST
+        and model.table_bits > TABLE_BITS_LEAST
         and memory_needed(model, lanes, size) > limit
     ):
-        model = replace(model, table_bits=min(model.table_bits, table_bits(model, size)) - 1)
+        model = replace(model, table_bits=table_bits(model, size + PRIMER_SIZE) - 1)
     return model
 
 

@@ -19,6 +19,7 @@ from .kernels.fields import used_fields
 from .kernels.learn import CELLS_A_PROGRAM, ROWS_A_PROGRAM, apply_kernel, count_kernel
 from .kernels.predict import predict_kernel
 from .plan import Plan, Settings
+from .primer import first_memory
 from .profiles import INPUTS, PROFILES
 from .state import (
     APM_CONTEXTS,
@@ -30,7 +31,6 @@ from .state import (
     ROWS,
     SETS,
     Memory,
-    new_memory,
 )
 
 __all__ = ["DeviceCoders", "DeviceMemory"]
@@ -94,16 +94,16 @@ class DeviceMemory:
         device: torch.device,
         has_network: bool = False,
     ) -> None:
-        """Make the memory of a segment of `size` bytes with nothing seen, before step 0."""
+        """Make the memory of a segment of `size` bytes, before step 0."""
         self.plan, self.settings = plan, settings
         self.lanes = lanes
         self.steps = steps_for(size, lanes)
         self._longer = longer_lanes(size, lanes)
         self._has_network = has_network
-        memory = new_memory(plan, settings, size, lanes)
+        memory = first_memory(plan, settings, size, lanes)
         self.tensors: dict[str, Tensor] = {}
         for name, array in memory._asdict().items():
-            if name == "slots":
+            if name == "slots" and not plan.primer:
                 # All zeros, and by far the largest.
                 self.tensors[name] = torch.zeros(array.shape, dtype=torch.uint32, device=device)
             else:

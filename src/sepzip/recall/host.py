@@ -16,8 +16,9 @@ from ..segment import CodedBlock
 from .native import BoundSegment
 from .placement import threads_for
 from .plan import Plan, encode_plan, read_plan, settings_of, uses_of
+from .primer import first_memory
 from .segments import restore
-from .state import PAD, Memory, Records, fingerprint, new_memory, new_records
+from .state import PAD, Memory, Records, fingerprint, new_records
 
 __all__ = ["HostDecoding", "HostEncoding"]
 
@@ -35,7 +36,7 @@ class _Run:
         self.step = 0
         self._settings = settings_of(plan, model, size)
         self._uses = uses_of(plan)
-        self.memory: Memory = new_memory(plan, self._settings, size, lanes)
+        self.memory: Memory = first_memory(plan, self._settings, size, lanes)
         self._records: Records = new_records(self._settings, lanes)
         self._tick = tick
         self._threads = threads_for(lanes)

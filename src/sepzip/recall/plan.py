@@ -6,10 +6,10 @@ import io
 from typing import NamedTuple
 
 from ..errors import CorruptError, TruncatedError
-from ..memory import table_bits
 from ..presets import ModelSettings
 from ..wire import ByteSource, varint
 from .profiles import PROFILES
+from .sizes import PRIMER_SIZE, table_bits
 
 __all__ = ["MOST_RECORD", "Plan", "Settings", "encode_plan", "read_plan", "settings_of", "uses_of"]
 
@@ -18,14 +18,15 @@ _COLUMNS_MOST = 1024
 
 MOST_RECORD = 1 << 16
 
-_SAMPLE, _BIG_ENDIAN, _CALLS = 3, 4, 8
+_SAMPLE, _BIG_ENDIAN, _CALLS, _PRIMER = 3, 4, 8, 16
 
 
 class Plan(NamedTuple):
     """How a segment's memory looks at its bytes; stored before the payload of the segment's first block.
 
     `record` is the bytes of a record or of an image's row, 0 without; `sample` those of a sample, 0 without,
-    most significant first if `big_endian`. `calls` says that targets of x86 calls were made absolute.
+    most significant first if `big_endian`. `calls` says that targets of x86 calls were made absolute,
+    `primer` that the memory reads the primer before the segment.
     """
 
     profile: int
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
     sample: int = 0
     big_endian: int = 0
     calls: int = 0
+    primer: int = 0
 
 
 class Settings(NamedTuple):
@@ -53,7 +55,9 @@ def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
     """Return the settings of a segment of `size` bytes under this plan."""
     contexts = min(model.contexts, len(PROFILES[plan.profile].contexts))
     columns = plan.record if plan.record < _COLUMNS_MOST else 0
-    return Settings(contexts, table_bits(model, size), plan.record, columns, plan.sample, plan.big_endian)
+    # What is read before takes its slots as well.
+    bits = table_bits(model, size + PRIMER_SIZE if plan.primer else size)
+    return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian)
 
 
 def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:
@@ -64,7 +68,7 @@ def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:
 
 def encode_plan(plan: Plan) -> bytes:
     """Return the plan as it stands before the payload of a segment's first block."""
-    flags = plan.sample | plan.big_endian * _BIG_ENDIAN | plan.calls * _CALLS
+    flags = plan.sample | plan.big_endian * _BIG_ENDIAN | plan.calls * _CALLS | plan.primer * _PRIMER
     return bytes([plan.profile, flags]) + varint(plan.record)
 
 
@@ -76,15 +80,17 @@ def read_plan(payload: bytes) -> tuple[Plan, bytes]:
         record = source.varint("a segment's plan", 0, MOST_RECORD)
     except TruncatedError:
         raise CorruptError("a segment's plan is cut off; the file is damaged") from None
-    plan = Plan(profile, record, flags & _SAMPLE, flags // _BIG_ENDIAN & 1, flags // _CALLS & 1)
+    switches = (flags // bit & 1 for bit in (_BIG_ENDIAN, _CALLS, _PRIMER))
+    plan = Plan(profile, record, flags & _SAMPLE, *switches)
     known = PROFILES.get(profile)
     if (
         known is None
-        or flags > _SAMPLE + _BIG_ENDIAN + _CALLS
+        or flags > _SAMPLE + _BIG_ENDIAN + _CALLS + _PRIMER
         or plan.sample > 2
         or known.uses_samples != (plan.sample > 0)
         or plan.big_endian > (plan.sample == 2)
         # What stands above a sample was seen in whole.
+        or plan.primer > known.uses_text
         or 0 < record < (plan.sample + 2 if plan.sample else 1)
     ):
         raise CorruptError("a segment's plan is impossible; the file is damaged")

@@ -1,0 +1,82 @@
+"""The primer: a text that a memory reads before its segment, for what a small file cannot teach it.
+
+It has words, phrases and forms of common texts, markup, data and programs, and is part of the format. One
+lane reads it, and what lanes share stays: slots, maps, corrections and weights. Of matches nothing stays,
+for the primer is not among the bytes of the lanes.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coder.binary import new_coders
+from .native import BoundSegment
+from .plan import Plan, Settings, uses_of
+from .sizes import PRIMER_SIZE
+from .state import PAD, Memory, new_memory, new_records
+
+__all__ = ["first_memory", "primer"]
+
+_SHARED = (
+    "slots",
+    "cells",
+    "cell_stretch",
+    "lengths",
+    "apm",
+    "weights",
+    "final_weights",
+    "followed_two",
+)
+_STEPS_A_CALL = 1 << 12
+_KEPT_MOST = 1 << 25
+"""Bytes of tables up to which what was learnt is kept for the next segment."""
+
+
+@cache
+def primer() -> NDArray[np.uint8]:
+    """Return the primer, uint8 [PRIMER_SIZE]."""
+    data = np.frombuffer(Path(__file__).with_name("primer.txt").read_bytes(), np.uint8)
+    if len(data) != PRIMER_SIZE:
+        raise RuntimeError("primer.txt was changed: install sepzip again")
+    return data
+
+
+def first_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
+    """Return the memory with which a segment of `size` bytes in so many lanes begins."""
+    memory = new_memory(plan, settings, size, lanes)
+    if not plan.primer:
+        return memory
+    if memory.slots.nbytes > _KEPT_MOST:
+        _read(memory, plan, settings)
+    else:
+        for name, learnt in _learnt(plan, settings).items():
+            np.copyto(getattr(memory, name), learnt)
+    return memory
+
+
+@lru_cache(maxsize=1)
+def _learnt(plan: Plan, settings: Settings) -> dict[str, NDArray[Any]]:
+    memory = new_memory(plan, settings, 1, 1)
+    _read(memory, plan, settings)
+    return {name: getattr(memory, name) for name in _SHARED}
+
+
+def _read(memory: Memory, plan: Plan, settings: Settings) -> None:
+    """Let the memory, with nothing seen, learn the primer in place."""
+    shared = {name: getattr(memory, name) for name in _SHARED}
+    reader = new_memory(plan, settings, PRIMER_SIZE, 1)._replace(**shared)
+    reader.history[0, PAD:] = primer()
+    coder = new_coders(1, _STEPS_A_CALL)
+    first = coder.at.copy()
+    bound = BoundSegment(
+        reader, new_records(settings, 1), settings, uses_of(plan), coder, None, False
+    )
+    for step in range(0, PRIMER_SIZE, _STEPS_A_CALL):
+        # What would be coded is of no use.
+        coder.at[:] = first
+        bound.run(step, min(_STEPS_A_CALL, PRIMER_SIZE - step), 1)
