@@ -226,11 +226,44 @@ def test_plans_are_tried_where_numbers_begin(size: int, monkeypatch: pytest.Monk
     assert abs(first + (1 << 14) - size // 2) <= 8
 
 
+def run_of(data: bytes, lanes: int, plan: Plan) -> host.HostEncoding:
+    """Return an encoder that has seen these bytes in so many lanes."""
+    run = host.HostEncoding(plan, MODEL, len(data), lanes, None, None)
+    symbols = np.frombuffer(data, np.uint8).reshape(lanes, -1).T
+    run.queue(np.ascontiguousarray(symbols), lanes, False)
+    return run
+
+
+def test_slots_keep_their_last_two_bits() -> None:
+    slots = run_of(bytes_of("text", 256), 1, Plan(TEXT))._run.memory.slots[:, :, 1:]
+    count, recent, p = slots >> 16 & 127, slots >> 23, (slots & 0xFFFF) ^ 0x8000
+    assert (slots[count == 0] == 0).all() and (recent < 4).all()
+    once, twice = count == 1, count == 2
+    assert (recent[once] == (p[once] > 32768)).all()
+    assert ((recent[twice] == 0) == (p[twice] < 10_000)).all()
+    assert ((recent[twice] == 3) == (p[twice] > 50_000)).all()
+
+
+@pytest.mark.parametrize(
+    ("ones", "zeros", "recent"),
+    [(1, 0, 1), (0, 1, 0), (0, 3, 0), (3, 0, 3), (2, 1, 1), (1, 2, 2), (1, 1, 2)],
+)
+def test_bits_of_lanes_that_meet(ones: int, zeros: int, recent: int) -> None:
+    lanes = ones + zeros
+    slots = run_of(b"\x88" * ones + b"\0" * zeros, lanes, Plan(GENOME))._run.memory.slots[:, :, 1]
+    met = slots[slots >> 16 & 127 == lanes]
+    assert len(met) and (met >> 23 == recent).all()
+
+
+def test_kinds_of_bytes() -> None:
+    kinds = run_of(b"a", 1, Plan(TEXT))._run.memory.kinds
+    for kind, members in enumerate((b" ", b"azAZ", b"09", b"\x80\xff", b"\0\n\x1f", b"!./", b":@[`{\x7f")):
+        assert {int(kinds[byte]) for byte in members} == {kind}
+
+
 def test_the_fingerprint_sees_each_part() -> None:
-    data = bytes_of("text", 500)
-    run = host.HostEncoding(Plan(TEXT), MODEL, 500, 1, None, None)
-    run.queue(np.frombuffer(data, np.uint8)[:256, None], 1, False)
-    memory = run._run.memory
+    data = bytes_of("text", 256)
+    memory = run_of(data, 1, Plan(TEXT))._run.memory
     before = fingerprint(memory)
     for part in (memory.weights, memory.final_weights, memory.cells, memory.lengths):
         part.reshape(-1)[-1] += 1

@@ -11,9 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A build for each set of vector instructions: the same integers, faster. */
+/* A build for each set of vector instructions: the same integers, faster. What is called is built with it, for
+   alone it would have one build, without them. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#define VECTORISED __attribute__((flatten, target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define VECTORISED
 #endif
@@ -26,7 +27,8 @@
 
 enum {
     INPUTS = 32, FIELDS = 48, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
-    CELLS = 13 * 64, CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, SLOT_COUNT_MOST = 127, LENGTHS = 24,
+    CELLS = 13 * 4 * 64, CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
+    SLOT_COUNT_MOST = 127, RECENT = 23,
     APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
     LANE_NUMBERS = 10, TAPS = 16, PREDICTIONS = 9,
@@ -57,6 +59,7 @@ typedef struct {
     const uint32_t *masks;
     const int32_t *used;
     const int32_t *classes;
+    const int32_t *kinds;
     const int32_t *orders;
     uint32_t *slots;
     uint32_t *cells;
@@ -130,6 +133,8 @@ static inline uint32_t finished(uint32_t x) {
     x *= 0xC2B2AE35u;
     return x ^ x >> 16;
 }
+
+static inline uint32_t count_of(uint32_t slot) { return slot >> 16 & SLOT_COUNT_MOST; }
 
 static inline const uint8_t *row_of(const Segment *s, int64_t lane) { return s->history + lane * s->stride + PAD; }
 
@@ -381,7 +386,7 @@ static inline void find_buckets(
                 buckets[i] = beside;
             } else {
                 buckets[i] = NULL;
-                if (beside[1] >> 16 < bucket[1] >> 16) place = other;
+                if (count_of(beside[1]) < count_of(bucket[1])) place = other;
             }
         }
         places[i] = (int32_t)place;
@@ -399,7 +404,7 @@ static inline int64_t dot(const int32_t *restrict inputs, const int32_t *restric
 static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int active) {
     uint32_t fields[FIELDS], hashes[INPUTS] = {0};
     const uint32_t *buckets[INPUTS];
-    int64_t contexts = s->contexts, sets = s->columns ? 4 : 3, matched[MATCHES] = {0}, lengths[MATCHES];
+    int64_t contexts = s->contexts, matched[MATCHES] = {0}, lengths[MATCHES];
     uint8_t *row = s->history + lane * s->stride + PAD;
     const int64_t *numbers = s->lane + lane * LANE_NUMBERS;
     memset(fields, 0, sizeof fields);
@@ -421,7 +426,10 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
     }
 
     int64_t last = fields[0], last_2 = last | (int64_t)fields[1] << 8;
-    int64_t column = s->columns ? (s->starts[lane] + step) % s->record : 0;
+    /* What chooses weights of the fourth set. */
+    int64_t choice = s->columns
+        ? (s->starts[lane] + step) % s->columns
+        : s->kinds[last] + KINDS * (s->kinds[fields[1]] + KINDS * s->kinds[fields[2]]);
     int64_t seen = 1, longest = 0;
     int symbol = row[step];
     for (int nibble = 0; nibble < 2; nibble++) {
@@ -434,7 +442,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
         find_buckets(s, lane, nibble, hashes, buckets);
         if (!nibble) {
             for (int64_t i = 0; i < contexts; i++) {
-                if (buckets[i] && buckets[i][1] >> 16) longest = larger(longest, s->orders[i]);
+                if (buckets[i] && count_of(buckets[i][1])) longest = larger(longest, s->orders[i]);
             }
         }
         for (int quarter = 0; quarter < 4; quarter++) {
@@ -445,7 +453,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             for (int64_t i = 0; i < contexts; i++) {
                 uint32_t slot = buckets[i] ? buckets[i][node] : 0;
                 int32_t cell = NONE, value = 0;
-                if (slot >> 16) {
+                if (count_of(slot)) {
                     cell = s->classes[slot >> 16] + (int32_t)(((slot & 0xFFFF) ^ 0x8000) >> 10);
                     value = s->cell_stretch[i * CELLS + cell];
                 }
@@ -479,9 +487,9 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             rows[0] = (int32_t)seen;
             rows[1] = (int32_t)(ROWS + last);
             rows[2] = (int32_t)(2 * ROWS + (longest * 8 + bit_number) * 4 + (best == 0 ? 0 : best < 16 ? 1 : 2));
-            rows[3] = (int32_t)(3 * ROWS + column * 8 + bit_number);
+            rows[3] = (int32_t)(3 * ROWS + choice * 8 + bit_number);
             int64_t mixed = 0;
-            for (int64_t set = 0; set < sets; set++) {
+            for (int set = 0; set < SETS; set++) {
                 int64_t output = dot(inputs, s->weights + (int64_t)rows[set] * INPUTS);
                 outputs[set] = (int32_t)output;
                 mixed += output * s->final_weights[seen * SETS + set];
@@ -501,7 +509,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
 
             int bit = s->decodes ? 0 : symbol >> (7 - bit_number) & 1;
             if (active) bit = code_bit(s, lane, (uint32_t)probability, bit);
-            for (int64_t set = 0; set < sets; set++) {
+            for (int set = 0; set < SETS; set++) {
                 errors[set] = (int32_t)((bit << 16) - squashed(s, outputs[set]));
             }
             errors[SETS] = (int32_t)((bit << 16) - by_mixer);
@@ -521,9 +529,12 @@ static inline uint32_t counted(uint32_t cell, int64_t zeros, int64_t ones, int64
 }
 
 static inline uint32_t counted_slot(const Segment *s, uint32_t slot, int64_t zeros, int64_t ones) {
-    int64_t p = (slot & 0xFFFF) ^ 0x8000, count = slot >> 16, divisor = 2 * count + 1, times = zeros + ones;
+    int64_t p = (slot & 0xFFFF) ^ 0x8000, count = count_of(slot), divisor = 2 * count + 1, times = zeros + ones;
+    /* Of bits that were seen at once the more frequent is the newer, of as many ones as zeros the 0. */
+    uint32_t recent = slot >> RECENT << 1 | (ones > 0);
+    if (times > 1) recent = ones == 0 ? 0 : zeros == 0 ? 3 : ones > zeros ? 1 : 2;
     p = smaller((p * divisor + 2 * ones * 65535) * s->reciprocal[divisor + 2 * times] >> 32, 65535);
-    return (uint32_t)(smaller(count + times, SLOT_COUNT_MOST) << 16 | (p ^ 0x8000));
+    return (recent & 3) << RECENT | (uint32_t)(smaller(count + times, SLOT_COUNT_MOST) << 16 | (p ^ 0x8000));
 }
 
 static inline int symbol_at(const Segment *s, int64_t lane, int64_t step) { return row_of(s, lane)[step]; }
@@ -628,20 +639,19 @@ static inline void learn_weights(Segment *s, int set, int64_t step) {
 /* Move the last weights, and count what followed in the classes of matches' lengths. */
 static void learn_last(Segment *s, int64_t step) {
     int32_t *times = s->touched + (s->contexts + SETS) * s->touched_stride;
-    int64_t sets = s->columns ? 4 : 3;
     memset(times, 0, ROWS * sizeof *times);
     for (int64_t record = 0; record < 8 * s->lanes; record++) {
         int32_t row = s->rows[record * SETS];
         int64_t error = s->errors[record * (SETS + 1) + SETS];
         times[row]++;
-        for (int64_t set = 0; set < sets; set++) {
+        for (int set = 0; set < SETS; set++) {
             s->final_gradient[row * SETS + set] += s->outputs[record * SETS + set] * error >> 8;
         }
     }
     for (int64_t row = 0; row < ROWS; row++) {
         if (!times[row]) continue;
         int64_t factor = FINAL_RATE * (int64_t)s->root[times[row]];
-        for (int64_t set = 0; set < sets; set++) {
+        for (int set = 0; set < SETS; set++) {
             int64_t *gradient = s->final_gradient + row * SETS + set;
             int32_t *weight = s->final_weights + row * SETS + set;
             *weight = (int32_t)bounded(*weight + (*gradient * factor >> 24), WEIGHT_MOST);
@@ -719,20 +729,19 @@ static void learn_lanes(Segment *s, int64_t step) {
 }
 
 static void learn_task(Segment *s, int64_t task, int64_t step) {
-    int64_t sets = s->columns ? 4 : 3;
     if (task < s->contexts) {
         learn_slots(s, task, step);
         learn_cells(s, task, step);
-    } else if (task == s->contexts + sets) {
+    } else if (task == s->contexts + SETS) {
         learn_last(s, step);
-    } else if (task > s->contexts + sets) {
+    } else if (task > s->contexts + SETS) {
         learn_correction(s, 0, step);
         learn_correction(s, 1, step);
         learn_lanes(s, step);
     }
 }
 
-/* The functions that gain by vectors, and all that is inlined into them. */
+/* The functions that gain by vectors, and all that they call. */
 VECTORISED static void predict_lanes(Segment *s, int64_t first, int64_t end, int64_t step, int64_t active) {
     for (int64_t lane = first; lane < end; lane++) predict_lane(s, lane, step, lane < active);
 }
@@ -788,13 +797,13 @@ static void meet(Meeting *meeting, int threads) {
 __attribute__((visibility("default"))) void sepzip_memory_run(
     Segment *s, int64_t first, int64_t steps, int64_t last_active, int thread, int threads, void *meeting
 ) {
-    int64_t sets = s->columns ? 4 : 3, tasks = s->contexts + sets + 2;
+    int64_t tasks = s->contexts + SETS + 2;
     int64_t begin = s->lanes * thread / threads, end = s->lanes * (thread + 1) / threads;
     for (int64_t step = first; step < first + steps; step++) {
         predict_lanes(s, begin, end, step, step == first + steps - 1 ? last_active : s->lanes);
         meet(meeting, threads);
         for (int64_t task = thread; task < tasks; task += threads) {
-            if (task >= s->contexts && task < s->contexts + sets) learn_sets(s, (int)(task - s->contexts), step);
+            if (task >= s->contexts && task < s->contexts + SETS) learn_sets(s, (int)(task - s->contexts), step);
             else learn_task(s, task, step);
         }
         meet(meeting, threads);

@@ -26,8 +26,12 @@ VERIFIED = 32
 PAD = 32
 """Zeros before a lane's first byte."""
 
-CELLS = 13 * 64
-"""Cells of a context's map: 13 classes of how often a slot was used, 64 of what it says."""
+CELLS = 13 * 4 * 64
+"""Cells of a context's map: 13 classes of a slot's count, its last two bits, 64 classes of what it says."""
+
+SLOT_COUNT_MOST = 127
+RECENT = 23
+"""A slot's last two bits begin here, the newer below; a count of 7 bits is below them, from bit 16 on."""
 
 CELL_BITS = 22
 CELL_COUNT_BITS = 10
@@ -40,6 +44,9 @@ APM_COUNT_MOST = 64
 APM_COUNT_FIRST = 6
 SETS = 4
 ROWS = 256
+KINDS = 7
+"""Kinds of bytes; those of the last three choose the fourth set's weights where records' columns do not."""
+
 MATCH_BITS_MOST = 22
 MATCH_BITS_LEAST = 12
 
@@ -69,6 +76,7 @@ class Memory(NamedTuple):
     masks: NDArray[np.uint32]
     used: NDArray[np.int32]
     classes: NDArray[np.int32]
+    kinds: NDArray[np.int32]
     orders: NDArray[np.int32]
     slots: NDArray[np.uint32]
     cells: NDArray[np.uint32]
@@ -116,10 +124,10 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     """Return the memory of a segment of `size` bytes in so many lanes, with nothing seen.
 
     `slots` is [contexts, buckets, 16]: a bucket's check and, where one claims it in this step, 65535 less the
-    claim's number above; then 15 slots of a count and, above 2^15 exchanged, a probability. Everything that
-    learns as a frequency is that and a count in one number.
+    claim's number above; then 15 slots: a probability with 2^15 exchanged, above it a count, and the last two
+    bits that were seen. All else that learns as a frequency is that and a count in one number.
     """
-    contexts, columns = settings.contexts, settings.columns
+    contexts = settings.contexts
     known = masks(plan.profile, contexts)
     tables = functions()
     steps = steps_for(size, lanes)
@@ -130,8 +138,6 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
     points = tables.squash[(np.arange(APM_POINTS) - APM_POINTS // 2) * APM_STEP + SQUASH_MOST + 1]
     apm = np.tile(points.astype(np.int64) << 16 | APM_COUNT_FIRST, (2, APM_CONTEXTS, 1)).astype(np.uint32)
-    sets = 4 if columns else 3
-    rows = 3 * ROWS + 8 * columns
     match_bits = min(max(steps * lanes - 1, 1).bit_length() + 1, MATCH_BITS_MOST)
     taps = np.zeros((lanes, TAPS), np.int32)
     if plan.record and plan.sample == 1:
@@ -144,14 +150,15 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         known.fields,
         known.used,
         _classes(),
+        _kinds(),
         known.orders,
         slots=_aligned((contexts, 1 << (settings.table_bits - 4), 16)),
         cells=cells,
         cell_stretch=np.tile(tables.stretch[(centre >> 10)], (contexts, 1)),
         lengths=np.tile(lengths << CELL_COUNT_BITS, (MATCHES, 1)).astype(np.uint32),
         apm=apm,
-        weights=np.full((rows, INPUTS), 131072 // (contexts + 2), np.int32),
-        final_weights=np.full((ROWS, SETS), 65536 // sets, np.int32),
+        weights=np.full((_rows(settings), INPUTS), 131072 // (contexts + 2), np.int32),
+        final_weights=np.full((ROWS, SETS), 65536 // SETS, np.int32),
         history=np.zeros((lanes, PAD + steps), np.uint8),
         starts=numbers * steps - np.maximum(numbers - longer, 0),
         lane=np.zeros((lanes, LANE_NUMBERS), np.int64),
@@ -173,17 +180,35 @@ def _aligned(shape: tuple[int, int, int]) -> NDArray[np.uint32]:
 
 
 def _classes() -> NDArray[np.int32]:
-    """Return the first cell of each count of a slot, int32 [256]."""
-    counts = np.arange(256)
-    kinds = np.where(counts < 8, counts, 12)
-    for kind, most in ((11, 126), (10, 63), (9, 31), (8, 15), (7, 7)):
-        kinds = np.where((counts <= most) & (counts >= 8), kind, kinds)
-    return (kinds * 64).astype(np.int32)
+    """Return the first cell of each count and last two bits of a slot, int32 [512]."""
+    recent, counts = np.divmod(np.arange(4 * (SLOT_COUNT_MOST + 1)), SLOT_COUNT_MOST + 1)
+    classes = np.where(counts < 8, counts, 8 + np.searchsorted((15, 31, 63, 126), counts))
+    return ((classes * 4 + recent) * 64).astype(np.int32)
+
+
+def _kinds() -> NDArray[np.int32]:
+    """Return the kind of each byte, int32 [256]."""
+    byte = np.arange(256)
+    small = byte | 32
+    conditions = (
+        byte == ord(" "),
+        (small >= ord("a")) & (small <= ord("z")),
+        (byte >= ord("0")) & (byte <= ord("9")),
+        byte >= 128,
+        byte < 32,
+        byte < 48,
+    )
+    return np.select(conditions, range(KINDS - 1), KINDS - 1).astype(np.int32)
+
+
+def _rows(settings: Settings) -> int:
+    """Return how many rows of weights the mixer has."""
+    return 3 * ROWS + 8 * max(settings.columns, KINDS**3)
 
 
 def new_records(settings: Settings, lanes: int) -> Records:
     """Return room for the records of a step."""
-    contexts, rows = settings.contexts, 3 * ROWS + 8 * settings.columns
+    contexts, rows = settings.contexts, _rows(settings)
     return Records(
         places=np.zeros((lanes, 2, contexts), np.int32),
         checks=np.zeros((lanes, 2, contexts), np.int32),

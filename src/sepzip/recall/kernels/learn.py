@@ -15,10 +15,12 @@ from ..state import (
     LENGTHS,
     MATCHES,
     PAD,
+    RECENT,
     ROWS,
     SETS,
+    SLOT_COUNT_MOST,
 )
-from .predict import FREE
+from .predict import FREE, count_of
 
 __all__ = ["CELLS_A_PROGRAM", "ROWS_A_PROGRAM", "apply_kernel", "count_kernel"]
 
@@ -36,7 +38,8 @@ _CELL_COUNT_BITS = tl.constexpr(CELL_COUNT_BITS)
 _CELL_COUNT_MOST = tl.constexpr(CELL_COUNT_MOST)
 _APM_COUNT_MOST = tl.constexpr(APM_COUNT_MOST)
 _FULL = tl.constexpr((1 << CELL_BITS) - 1)
-_SLOT_COUNT_MOST = tl.constexpr(127)
+_SLOT_COUNT_MOST = tl.constexpr(SLOT_COUNT_MOST)
+_RECENT = tl.constexpr(RECENT)
 _RATE_LAST = tl.constexpr(10)
 _RATE_STEPS = tl.constexpr(400)
 _RATE_SPAN = tl.constexpr((120 - 10) * 400)
@@ -129,12 +132,14 @@ def _learn_cells(stretch, cells, cell_stretch, cell_counts, first, end, BLOCK: t
     """Apply the counts of some cells of the contexts' maps."""
     cell = first + tl.arange(0, BLOCK)
     seen = tl.load(cell_counts + cell, mask=cell < end, other=0)
-    touched = seen != 0
-    value = _counted(tl.load(cells + cell, mask=touched, other=0), seen, _CELL_COUNT_MOST)
-    tl.store(cells + cell, value, mask=touched)
-    stretched = tl.load(stretch + (value >> 20), mask=touched, other=0)
-    tl.store(cell_stretch + cell, stretched, mask=touched)
-    tl.store(cell_counts + cell, tl.zeros_like(seen), mask=touched)
+    # Most cells are not met in a step.
+    if tl.max(seen, 0) > 0:
+        touched = seen != 0
+        value = _counted(tl.load(cells + cell, mask=touched, other=0), seen, _CELL_COUNT_MOST)
+        tl.store(cells + cell, value, mask=touched)
+        stretched = tl.load(stretch + (value >> 20), mask=touched, other=0)
+        tl.store(cell_stretch + cell, stretched, mask=touched)
+        tl.store(cell_counts + cell, tl.zeros_like(seen), mask=touched)
 
 
 @triton.jit
@@ -159,7 +164,6 @@ def _learn_rows(
     step,
     first,
     rows,
-    SETS_USED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Move some rows of the mixer along their gradients."""
@@ -178,7 +182,7 @@ def _learn_rows(
     # The first set's rows are those of the last weights as well.
     which = tl.arange(0, _SETS)[None, :]
     place = row[:, None] * _SETS + which
-    inside = (touched & (row < _ROWS))[:, None] & (which < SETS_USED)
+    inside = (touched & (row < _ROWS))[:, None] & (which >= 0)
     slope = tl.load(final_gradient + place, mask=inside, other=0)
     weight = tl.load(final_weights + place, mask=inside, other=0).to(tl.int64)
     weight += (slope * (root_of * _FINAL_RATE)[:, None]) >> 24
@@ -220,7 +224,6 @@ def count_kernel(
     rows,
     CONTEXTS: tl.constexpr,
     bucket_bits,
-    SETS_USED: tl.constexpr,
     CELLS_A_PROGRAM: tl.constexpr,
     ROWS_A_PROGRAM: tl.constexpr,
 ):
@@ -269,7 +272,6 @@ def count_kernel(
             step,
             (program - lanes - cell_programs - 1) * ROWS_A_PROGRAM,
             rows,
-            SETS_USED,
             ROWS_A_PROGRAM,
         )
 
@@ -309,14 +311,19 @@ def apply_kernel(
     bucket = slots + (context.to(tl.int64) * (16 << bucket_bits) + place * 16)[:, None] + node
     slot = tl.load(bucket, mask=inside, other=0).to(tl.int32)
     slot = tl.where(is_new[:, None], 0, slot)
-    p, count = (slot & 0xFFFF) ^ 0x8000, slot >> 16
+    p, count = (slot & 0xFFFF) ^ 0x8000, count_of(slot)
     ones = seen >> 16
-    times = (seen & 0xFFFF) + ones
+    zeros = seen & 0xFFFF
+    times = zeros + ones
     divisor = 2 * count + 1
     total = p * divisor + 2 * ones * 65535
     part = tl.load(reciprocal + divisor + 2 * times, mask=inside & (seen != 0), other=0)
     p = tl.minimum((total.to(tl.int64) * part) >> 32, 65535).to(tl.int32)
-    learnt = (tl.minimum(count + times, _SLOT_COUNT_MOST) << 16) | (p ^ 0x8000)
+    # Of bits that were seen at once the more frequent is the newer, of as many ones as zeros the 0.
+    mixed = tl.where(ones > zeros, 1, 2)
+    several = tl.where(ones == 0, 0, tl.where(zeros == 0, 3, mixed))
+    recent = tl.where(times > 1, several, (((slot >> _RECENT) << 1) | ones) & 3)
+    learnt = (recent << _RECENT) | (tl.minimum(count + times, _SLOT_COUNT_MOST) << 16) | (p ^ 0x8000)
     slot = tl.where(seen != 0, learnt, slot)
     slot = tl.where(node == 0, check[:, None], slot)
     tl.store(bucket, slot.to(tl.uint32), mask=inside)

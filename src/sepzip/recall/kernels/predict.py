@@ -17,6 +17,7 @@ from ..state import (
     APM_POINTS,
     APM_STEP,
     CELLS,
+    KINDS,
     LANE_LENGTH,
     LANE_MATCH,
     LANE_NUMBERS,
@@ -24,13 +25,15 @@ from ..state import (
     MATCH_LEAST,
     PAD,
     PREDICTIONS,
+    RECENT,
     ROWS,
     SETS,
+    SLOT_COUNT_MOST,
     TAPS,
 )
 from .fields import begin_match, context_hashes, end_match, finished, go_on_with_match, take_in
 
-__all__ = ["FREE", "predict_kernel"]
+__all__ = ["FREE", "count_of", "predict_kernel"]
 
 FREE = 65535
 """Less the number of who claims a bucket: what stands in the upper half of a claim."""
@@ -49,6 +52,9 @@ _LENGTHS = tl.constexpr(LENGTHS)
 _MATCH_LEAST_0 = tl.constexpr(MATCH_LEAST[0])
 _MATCH_LEAST_1 = tl.constexpr(MATCH_LEAST[1])
 _CELLS = tl.constexpr(CELLS)
+_KINDS = tl.constexpr(KINDS)
+_SLOT_COUNT_MOST = tl.constexpr(SLOT_COUNT_MOST)
+_RECENT = tl.constexpr(RECENT)
 _SQUASH_MOST = tl.constexpr(SQUASH_MOST)
 _APM_CONTEXTS = tl.constexpr(APM_CONTEXTS)
 _APM_POINTS = tl.constexpr(APM_POINTS)
@@ -85,15 +91,21 @@ def _length_class(length):
 
 
 @triton.jit
-def _class_of(slot):
-    """Return the cell of a slot's count and probability."""
-    count = slot >> 16
+def count_of(slot):
+    """Return how often a slot was used, at most 127."""
+    return (slot >> 16) & _SLOT_COUNT_MOST
+
+
+@triton.jit
+def _cell_of(slot):
+    """Return the cell of a slot's count, last two bits and probability."""
+    count = count_of(slot)
     kind = tl.where(count < 127, 11, 12)
     kind = tl.where(count < 64, 10, kind)
     kind = tl.where(count < 32, 9, kind)
     kind = tl.where(count < 16, 8, kind)
     kind = tl.where(count < 8, count, kind)
-    return kind * 64 + (((slot & 0xFFFF) ^ 0x8000) >> 10)
+    return (kind * 4 + (slot >> _RECENT)) * 64 + (((slot & 0xFFFF) ^ 0x8000) >> 10)
 
 
 @triton.jit
@@ -107,8 +119,8 @@ def _look_up(slots, orders, hashes, CONTEXTS: tl.constexpr, bucket_bits):
     bucket, beside = table + place * 16, table + (place ^ 1) * 16
     head = tl.load(bucket, mask=inside, other=0).to(tl.int32)
     head_beside = tl.load(beside, mask=inside, other=0).to(tl.int32)
-    count = (tl.load(bucket + 1, mask=inside, other=0) >> 16).to(tl.int32)
-    count_beside = (tl.load(beside + 1, mask=inside, other=0) >> 16).to(tl.int32)
+    count = count_of(tl.load(bucket + 1, mask=inside, other=0)).to(tl.int32)
+    count_beside = count_of(tl.load(beside + 1, mask=inside, other=0)).to(tl.int32)
     return place, check, head, head_beside, count, count_beside, tl.load(orders + context)
 
 
@@ -160,7 +172,7 @@ def _match_inputs(seen, bit_number, length, matched, size):
 
 @triton.jit
 def _rows_and_contexts(
-    seen, bit_number, longest, column, last, last_2, length_0, matched_0, length_1, matched_1
+    seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
 ):
     """Return the mixer's rows of the third and fourth set and the contexts of what corrects it."""
     holds_0, _ = _expected(seen, bit_number, length_0, matched_0)
@@ -169,7 +181,7 @@ def _rows_and_contexts(
     best = tl.maximum(best, tl.where(holds_1, _length_class(length_1), 0))
     kind = tl.where(best == 0, 0, tl.where(best < 16, 1, 2))
     row_2 = (longest * 8 + bit_number) * 4 + kind + 2 * _ROWS
-    row_3 = column * 8 + bit_number + 3 * _ROWS
+    row_3 = choice * 8 + bit_number + 3 * _ROWS
     apm_1 = finished(((last_2 << 8) | seen).to(tl.uint32) + 1) & (_APM_CONTEXTS - 1)
     return row_2, row_3, (last << 8) | seen, apm_1.to(tl.int32) + _APM_CONTEXTS
 
@@ -220,10 +232,9 @@ def _predict_nodes(
     length_1,
     matched_1,
     size_1,
-    column,
+    choice,
     CONTEXTS: tl.constexpr,
     bucket_bits,
-    COLUMNS: tl.constexpr,
     NETWORK: tl.constexpr,
 ):
     """Predict the bits that follow the bits `seen`, which are `node` of a nibble, all int32 [nodes].
@@ -237,16 +248,18 @@ def _predict_nodes(
     slot = tl.load(at, mask=found & (node >= 0)[:, None], other=0).to(tl.int32)
     # Whatever depends on nothing else is loaded before it is waited for.
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, column, last, last_2, length_0, matched_0, length_1, matched_1
+        seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
     )
     weight_0, weight_2 = _weights_of(weights, seen), _weights_of(weights, row_2)
+    weight_3 = _weights_of(weights, row_3)
     weight_1 = tl.load(weights + (last + _ROWS) * _INPUTS + tl.arange(0, _INPUTS))[None, :]
     final = final_weights + seen * _SETS
-    final_0, final_1, final_2 = tl.load(final), tl.load(final + 1), tl.load(final + 2)
+    final_0, final_1 = tl.load(final), tl.load(final + 1)
+    final_2, final_3 = tl.load(final + 2), tl.load(final + 3)
 
     # A bucket's head, where it stands for a node, has seen nothing.
-    known = (slot >> 16) > 0
-    cell = _class_of(slot)
+    known = count_of(slot) > 0
+    cell = _cell_of(slot)
     x = tl.load(cell_stretch + context * _CELLS + cell, mask=known, other=0).to(tl.int32)
 
     first, second = _match_inputs(seen, bit_number, length_0, matched_0, size_0)
@@ -259,13 +272,10 @@ def _predict_nodes(
     if NETWORK:
         first = _by_network(stretch, network, seen, bit_number)
         x = tl.where(context == CONTEXTS + 5, first[:, None], x)
-    out_0, out_1, out_2 = _dot(x, weight_0), _dot(x, weight_1), _dot(x, weight_2)
-    mixed = out_0.to(tl.int64) * final_0 + out_1.to(tl.int64) * final_1 + out_2.to(tl.int64) * final_2
-    if COLUMNS:
-        out_3 = _dot(x, _weights_of(weights, row_3))
-        mixed += out_3.to(tl.int64) * tl.load(final_weights + seen * _SETS + 3)
-    else:
-        out_3 = out_2
+    out_0, out_1 = _dot(x, weight_0), _dot(x, weight_1)
+    out_2, out_3 = _dot(x, weight_2), _dot(x, weight_3)
+    mixed = out_0.to(tl.int64) * final_0 + out_1.to(tl.int64) * final_1
+    mixed += out_2.to(tl.int64) * final_2 + out_3.to(tl.int64) * final_3
     mixed = _limited(mixed >> 16).to(tl.int32)
     by_mixer = _squashed(squash, mixed)
 
@@ -319,14 +329,13 @@ def _count(
     bit_number,
     bit,
     longest,
-    column,
+    choice,
     last,
     last_2,
     length_0,
     matched_0,
     length_1,
     matched_1,
-    COLUMNS: tl.constexpr,
 ):
     """Add what is learnt from a byte's bits to the step's sums; the numbers are those of _predict_nodes."""
     context = tl.arange(0, _INPUTS)[None, :]
@@ -335,7 +344,7 @@ def _count(
     out_2, out_3 = (outputs_2 & 8191) - _HALF, ((outputs_2 >> 13) & 8191) - _HALF
     near = (outputs >> 26) & 63
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, column, last, last_2, length_0, matched_0, length_1, matched_1
+        seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
     )
     one = bit << 16
     seen_as = tl.where(bit > 0, 65536, 1)
@@ -348,8 +357,7 @@ def _count(
     )
     _count_set(squash, gradient, row_counts, x, out_0, seen, one)
     _count_set(squash, gradient, row_counts, x, out_2, row_2, one)
-    if COLUMNS:
-        _count_set(squash, gradient, row_counts, x, out_3, row_3, one)
+    _count_set(squash, gradient, row_counts, x, out_3, row_3, one)
     # The bits of a byte have one row of this set.
     error = (one - _squashed(squash, out_1)) >> 2
     change = tl.sum((x * error[:, None]) >> 10, 0)
@@ -362,8 +370,7 @@ def _count(
     tl.atomic_add(final, ((out_0 * error) >> 8).to(tl.int64), sem="relaxed")
     tl.atomic_add(final + 1, ((out_1 * error) >> 8).to(tl.int64), sem="relaxed")
     tl.atomic_add(final + 2, ((out_2 * error) >> 8).to(tl.int64), sem="relaxed")
-    if COLUMNS:
-        tl.atomic_add(final + 3, ((out_3 * error) >> 8).to(tl.int64), sem="relaxed")
+    tl.atomic_add(final + 3, ((out_3 * error) >> 8).to(tl.int64), sem="relaxed")
 
     _count_length(length_counts, seen, bit_number, bit, length_0, matched_0)
     _count_length(length_counts + _LENGTHS, seen, bit_number, bit, length_1, matched_1)
@@ -485,7 +492,7 @@ def _decode_nibble(probabilities, low, high, code, at, data, end):
 # Of gradients nothing is known of the alignment: a thread adds one of a row's numbers, not four in turn, so
 # that a row takes one request of a warp.
 @triton.jit(
-    do_not_specialize=["lanes", "steps", "longer", "record", "match_mask", "bucket_bits"],
+    do_not_specialize=["lanes", "steps", "longer", "record", "columns", "match_mask", "bucket_bits"],
     do_not_specialize_on_alignment=["gradient"],
 )
 def predict_kernel(
@@ -493,6 +500,7 @@ def predict_kernel(
     squash,
     multipliers,
     masks,
+    kinds,
     orders,
     slots,
     cell_stretch,
@@ -533,6 +541,7 @@ def predict_kernel(
     steps,
     longer,
     record,
+    columns,
     match_mask,
     CONTEXTS: tl.constexpr,
     bucket_bits,
@@ -542,7 +551,6 @@ def predict_kernel(
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
     RECORD: tl.constexpr,
-    COLUMNS: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
     NETWORK: tl.constexpr,
@@ -615,7 +623,12 @@ def predict_kernel(
     at_0, length_0, matched_0 = end_match(match_places + 2 * lane, moved_0, 0, _MATCH_LEAST_0)
     at_1, length_1, matched_1 = end_match(match_places + 2 * lane, moved_1, 1, _MATCH_LEAST_1)
     last_2 = last | (before << 8)
-    column = place_in_all % record if COLUMNS else 0
+    # What chooses weights of the fourth set.
+    third = tl.load(row + (step - 3)).to(tl.int32)
+    choice = tl.load(kinds + before) + _KINDS * tl.load(kinds + third)
+    choice = tl.load(kinds + last) + _KINDS * choice
+    if RECORD:
+        choice = tl.where(columns > 0, place_in_all % tl.maximum(columns, 1), choice)
     size_0 = tl.sum(tl.where(group == _length_class(length_0), sizes_0, 0), 0)
     size_1 = tl.sum(tl.where(group == _length_class(length_1), sizes_1, 0), 0)
     apm_places += 16 * lane
@@ -649,10 +662,9 @@ def predict_kernel(
             length_1,
             matched_1,
             size_1,
-            column,
+            choice,
             CONTEXTS,
             bucket_bits,
-            COLUMNS,
             NETWORK,
         )
         upper, low, high, code, at = _decode_nibble(predicted_0[0], low, high, code, at, data, end)
@@ -684,10 +696,9 @@ def predict_kernel(
             length_1,
             matched_1,
             size_1,
-            column,
+            choice,
             CONTEXTS,
             bucket_bits,
-            COLUMNS,
             NETWORK,
         )
         lower, low, high, code, at = _decode_nibble(predicted_1[0], low, high, code, at, data, end)
@@ -737,10 +748,9 @@ def predict_kernel(
             length_1,
             matched_1,
             size_1,
-            column,
+            choice,
             CONTEXTS,
             bucket_bits,
-            COLUMNS,
             NETWORK,
         )
         for i in tl.static_range(8):
@@ -764,14 +774,13 @@ def predict_kernel(
         bit_number,
         (byte >> (7 - bit_number)) & 1,
         longest,
-        column,
+        choice,
         last,
         last_2,
         length_0,
         matched_0,
         length_1,
         matched_1,
-        COLUMNS,
     )
     tl.store(lows + lane, low, mask=active)
     tl.store(highs + lane, high, mask=active)
