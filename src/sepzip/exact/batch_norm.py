@@ -12,7 +12,7 @@ from .functions import reciprocal_sqrt
 from .quantise import quantise
 from .tape import Node, Tape
 
-__all__ = ["EPSILON", "FEW_ROWS", "BatchStatistics", "batch_norm"]
+__all__ = ["EPSILON", "FEW_ROWS", "BatchStatistics", "batch_norm", "statistics_most"]
 
 EPSILON = 1e-5
 FEW_ROWS = 256
@@ -54,7 +54,7 @@ def batch_norm(tape: Tape, x: Node, gain: Node, offset: Node, kept: BatchStatist
     """
     rows = x.data.shape[0]
     share = min(1.0, rows / FEW_ROWS)
-    whole, scale = quantise(x.data, 0, _statistics_most(rows))
+    whole, scale = quantise(x.data, 0, statistics_most(rows))
     wide = whole.to(torch.float64)
     total = wide.sum(0)
     # Sums of squares stay below 2^50, rows times them below 2^62.
@@ -99,6 +99,6 @@ def batch_norm(tape: Tape, x: Node, gain: Node, offset: Node, kept: BatchStatist
     return out
 
 
-def _statistics_most(rows: int) -> int:
+def statistics_most(rows: int) -> int:
     """Return the largest whole number for which rows^2 * whole^2 stays within 2^62, at most 2^18."""
     return 1 << min(18, 31 - (rows - 1).bit_length())

@@ -19,8 +19,8 @@ from ..exact.softmax_attention import softmax_attention
 from ..exact.tape import Node, Parameters, Tape
 from ..presets import ModelSettings
 from ..semantics import SHARPNESS, TokenSemantics
-from .base import Front, register
-from .trace import Linear, Mixture, Tokens
+from .base import Front, Kernels, register
+from .trace import Linear, Mixture, Tokens, front_fits_kernels
 
 __all__ = ["BatchNorm", "PatchTST"]
 
@@ -89,4 +89,10 @@ class BatchNorm:
         return batch_norm(tape, x, self.gain, self.offset, self.kept)
 
 
-register("patchtst", PatchTST)
+def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
+    """Return whether a program can hold a row, a head and a patch, and sums over all rows fit 32 bits."""
+    tokens = settings.tokens if settings.semantics else settings.context // settings.token
+    return front_fits_kernels(settings, lanes) and lanes * tokens * settings.hidden < 1 << 31
+
+
+register("patchtst", PatchTST, Kernels("sepzip.networks.kernels.patchtst", _fits_kernels))

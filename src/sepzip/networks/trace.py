@@ -26,7 +26,7 @@ from ..presets import ModelSettings
 from ..semantics import TokenSemantics
 from .base import Front, Kernels, register
 
-__all__ = ["DEPTH", "TRACE", "Linear", "Mixture", "Norm", "Tokens"]
+__all__ = ["DEPTH", "TRACE", "Linear", "Mixture", "Norm", "Tokens", "front_fits_kernels"]
 
 DEPTH = 2
 """How many times the feed-forward layer is applied."""
@@ -153,10 +153,9 @@ class Norm:
         return layer_norm(tape, x, self.gain, self.offset)
 
 
-def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
-    """Return whether a program can hold a row, a head and a patch, and sums over all rows fit 32 bits."""
+def front_fits_kernels(settings: ModelSettings, lanes: int) -> bool:
+    """Return whether a program can hold a row, a head and a patch, and sums over all tokens fit 32 bits."""
     tokens = settings.tokens if settings.semantics else settings.context // settings.token
-    attending = lanes * (tokens if settings.semantics else 1)
     fits_front = not settings.semantics or (
         settings.context <= 64 and tokens * settings.patch <= 64 and settings.mixing <= 512
     )
@@ -167,8 +166,13 @@ def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
         and tokens <= 32
         and settings.embedding <= 64
         and lanes * tokens <= 1 << 17
-        and attending * settings.hidden < 1 << 31
     )
+
+
+def _fits_kernels(settings: ModelSettings, lanes: int) -> bool:
+    """Return whether the kernels hold the front and the attention, and the hidden values of all lanes."""
+    attending = lanes * (settings.tokens if settings.semantics else 1)
+    return front_fits_kernels(settings, lanes) and attending * settings.hidden < 1 << 31
 
 
 register("trace", TRACE, Kernels("sepzip.networks.kernels.trace", _fits_kernels))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..attention import EPSILON, MOST
 from ..quantise import INT16_MOST
-from .elements import EXACT, quantised, row_scale, size_bits
+from .elements import EXACT, row_scale, size_bits, whole_number
 
 __all__ = ["attend", "attend_backward"]
 
@@ -30,7 +30,7 @@ def _largest(x):
 def _group(x):
     """Return x [TOKENS, SIZE] as int32 whole numbers with one scale."""
     factor, scale = row_scale(_largest(x), _MOST)
-    return quantised(x, factor).to(tl.int32), scale
+    return whole_number(x, factor), scale
 
 
 @triton.jit
@@ -38,10 +38,10 @@ def _score(asked, whole_key, scale_key, seen):
     """Return what a query makes of the keys: its whole squares, their scale, scores, factor and inverse."""
     square = asked * asked
     factor, scale_query = row_scale(tl.max(square, 0), _MOST)
-    whole_query = quantised(square, factor).to(tl.int32)
+    whole_query = whole_number(square, factor)
     sums = tl.where(seen, tl.sum(whole_key * whole_query[None, :], 1).to(tl.float32), 0.0)
     factor, unit = row_scale(tl.max(sums, 0), _MOST)
-    score = quantised(sums, factor).to(tl.int32)
+    score = whole_number(sums, factor)
     unit = (unit * scale_query) * scale_key
     inverse = tl.div_rn(1.0, tl.sum(score, 0).to(tl.float32) * unit + _EPSILON)
     return whole_query, scale_query, score, unit * inverse, inverse
@@ -92,7 +92,7 @@ def attend(query: Tensor, key_value: Tensor, out: Tensor, lanes: int, heads: int
 def _by_score(gradient, whole_value, scale_value, score, factor, inverse, seen):
     """Return the gradient by a query's scores."""
     to_whole, scale = row_scale(tl.max(tl.abs(gradient), 0), _INT16_MOST)
-    along = tl.sum(quantised(gradient, to_whole).to(tl.int32)[None, :] * whole_value, 1)
+    along = tl.sum(whole_number(gradient, to_whole)[None, :] * whole_value, 1)
     weighed = tl.sum(score.to(tl.int64) * along.to(tl.int64), 0).to(tl.float32) * factor
     result = ((along.to(tl.float32) - weighed) * (scale * scale_value)) * inverse
     return tl.where(seen, result, 0.0)
@@ -142,7 +142,7 @@ def _attend_backward(
         largest_value = tl.maximum(largest_value, tl.abs(g * factor))
         largest_key = tl.maximum(largest_key, tl.abs(by_score * scale_query))
         to_whole, scale = row_scale(tl.max(tl.abs(by_score), 0), _INT16_MOST)
-        whole = quantised(by_score, to_whole).to(tl.int32)
+        whole = whole_number(by_score, to_whole)
         result = tl.sum(whole[:, None] * whole_key, 0).to(tl.float32) * (scale * scale_key)
         result = (result * asked) * 2.0
         tl.store(by_query + place, result, mask=value_inside)
@@ -161,8 +161,8 @@ def _attend_backward(
         seen = token <= tokens - queries + number
         whole_query, scale_query, score, factor, inverse = _score(asked, whole_key, scale_key, seen)
         by_score = _by_score(g, whole_value, scale_value, score, factor, inverse, seen)
-        by_value += score[:, None] * quantised(g * factor, to_value).to(tl.int32)[None, :]
-        whole = quantised(by_score * scale_query, to_key).to(tl.int32)
+        by_value += score[:, None] * whole_number(g * factor, to_value)[None, :]
+        whole = whole_number(by_score * scale_query, to_key)
         by_key += whole[:, None] * whole_query[None, :]
     key_result = ((by_key.to(tl.float32) * by_key_scale) * key) * 2.0
     value_result = by_value.to(tl.float32) * value_scale

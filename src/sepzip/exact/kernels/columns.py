@@ -14,18 +14,26 @@ from torch import Tensor
 
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ..workspace import Workspace
-from .elements import EXACT, adam, from_bits, high_digit, quantised, row_scale, size_bits
+from .elements import EXACT, adam, from_bits, row_scale, size_bits, split_digits, whole_number
 from .layer_norm import whole_normal
 from .update import Digits, Learner, Parameter, RowDigits
 
-__all__ = ["ColumnSums", "Columns", "layer_columns", "norm_columns"]
+__all__ = [
+    "COLUMN_ROWS",
+    "ColumnSums",
+    "Columns",
+    "column_tile",
+    "layer_columns",
+    "norm_columns",
+    "scale_of_rows",
+]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
 _SUM_MOST = tl.constexpr(SUM_MOST)
 _NORMAL_UNIT = tl.constexpr(2.0**-11)
 
-_ROWS = 64
+COLUMN_ROWS = 64
 """Rows of a program."""
 
 _LEARNT = 64
@@ -106,7 +114,7 @@ class Columns:
 
 
 @triton.jit
-def _scale_of_rows(scale_x, row, there, x_largest: tl.constexpr):
+def scale_of_rows(scale_x, row, there, x_largest: tl.constexpr):
     """Return the scales of the layer's input."""
     if x_largest:
         _, scale = row_scale(from_bits(tl.load(scale_x + row, mask=there, other=0)), _INT8_MOST)
@@ -138,7 +146,7 @@ def _find_largest(
     )
     tl.atomic_max(largest + column, tl.max(size_bits(g), 0), mask=column_inside, sem="relaxed")
     if has_scale:
-        scale = _scale_of_rows(scale_x, row, there, x_largest)
+        scale = scale_of_rows(scale_x, row, there, x_largest)
         bits = tl.max(size_bits(g * scale[:, None]), 0)
         tl.atomic_max(product_largest + column, bits, mask=column_inside, sem="relaxed")
 
@@ -175,27 +183,27 @@ def _layer_columns(
         # For the gradient by the layer's input.
         by_column = tl.load(scale_weight + column, mask=column_inside, other=0.0)
         factor, _ = row_scale(from_bits(tl.load(row_largest + row, mask=there, other=0)), _INT16_MOST)
-        whole = quantised(g * by_column[None, :], factor[:, None])
-        digit = high_digit(whole)
-        tl.store(row_high + place, digit.to(tl.int8), mask=inside)
-        tl.store(row_low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+        whole = whole_number(g * by_column[None, :], factor[:, None])
+        top, bottom = split_digits(whole)
+        tl.store(row_high + place, top, mask=inside)
+        tl.store(row_low + place, bottom, mask=inside)
 
     # For the weight's.
     bits = tl.load(product_largest + column, mask=column_inside, other=0)
     factor, unit = row_scale(from_bits(bits), _INT16_MOST)
-    scale_row = _scale_of_rows(scale_x, row, there, x_largest)
-    whole = quantised(g * scale_row[:, None], factor[None, :])
-    digit = high_digit(whole)
+    scale_row = scale_of_rows(scale_x, row, there, x_largest)
+    whole = whole_number(g * scale_row[:, None], factor[None, :])
+    top, bottom = split_digits(whole)
     place = column[None, :] * rows + row[:, None]
-    tl.store(high + place, digit.to(tl.int8), mask=inside)
-    tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+    tl.store(high + place, top, mask=inside)
+    tl.store(low + place, bottom, mask=inside)
     if tl.program_id(0) == 0:
         tl.store(scale + column, unit, mask=column_inside)
 
     # For the bias's.
     bits = tl.load(largest + column, mask=column_inside, other=0)
     factor, _ = row_scale(from_bits(bits), _SUM_MOST)
-    total = tl.sum(quantised(g, factor[None, :]).to(tl.int32), 0).to(tl.int64)
+    total = tl.sum(whole_number(g, factor[None, :]), 0).to(tl.int64)
     tl.atomic_add(sums + column, total, mask=column_inside, sem="relaxed")
 
 
@@ -215,8 +223,8 @@ def layer_columns(
     """
     count, outputs = gradient.shape
     is_largest = scale_x.dtype == torch.int32
-    tile = _tile(outputs)
-    grid = (triton.cdiv(count, _ROWS), triton.cdiv(outputs, tile))
+    tile = column_tile(outputs)
+    grid = (triton.cdiv(count, COLUMN_ROWS), triton.cdiv(outputs, tile))
     if not found:
         _find_largest[grid](
             gradient,
@@ -227,7 +235,7 @@ def layer_columns(
             outputs,
             True,
             is_largest,
-            _ROWS,
+            COLUMN_ROWS,
             tile,
             num_warps=4,
             **EXACT,
@@ -249,7 +257,7 @@ def layer_columns(
         outputs,
         is_largest,
         rows is not None,
-        _ROWS,
+        COLUMN_ROWS,
         tile,
         num_warps=4,
         **EXACT,
@@ -274,7 +282,7 @@ def _norm_columns(
     inside = (row < rows)[:, None] & column_inside[None, :]
     place = row[:, None] * width + column[None, :]
     factor, _ = row_scale(from_bits(tl.load(largest + column, mask=column_inside, other=0)), _SUM_MOST)
-    whole = quantised(tl.load(gradient + place, mask=inside, other=0.0), factor[None, :]).to(tl.int32)
+    whole = whole_number(tl.load(gradient + place, mask=inside, other=0.0), factor[None, :])
     total = tl.sum(whole, 0).to(tl.int64)
     tl.atomic_add(sums + column, total, mask=column_inside, sem="relaxed")
     values = whole_normal(tl.load(normal + place, mask=inside, other=0.0)).to(tl.int64)
@@ -282,28 +290,29 @@ def _norm_columns(
     tl.atomic_add(along + column, total, mask=column_inside, sem="relaxed")
 
 
-def norm_columns(gradient: Tensor, normal: Tensor, columns: ColumnSums) -> None:
+def norm_columns(gradient: Tensor, normal: Tensor, columns: ColumnSums, found: bool = False) -> None:
     """Sum up what a norm's gain and offset learn from: the gradient by its result, and times `normal`.
 
-    Both are float32 [rows, width]; `columns` were set to zero before.
+    Both are float32 [rows, width]; `columns` are as `layer_columns` takes them.
     """
     rows, width = gradient.shape
-    tile = _tile(width)
-    grid = (triton.cdiv(rows, _ROWS), triton.cdiv(width, tile))
-    _find_largest[grid](
-        gradient,
-        gradient,
-        columns.largest,
-        columns.largest,
-        rows,
-        width,
-        False,
-        False,
-        _ROWS,
-        tile,
-        num_warps=4,
-        **EXACT,
-    )
+    tile = column_tile(width)
+    grid = (triton.cdiv(rows, COLUMN_ROWS), triton.cdiv(width, tile))
+    if not found:
+        _find_largest[grid](
+            gradient,
+            gradient,
+            columns.largest,
+            columns.largest,
+            rows,
+            width,
+            False,
+            False,
+            COLUMN_ROWS,
+            tile,
+            num_warps=4,
+            **EXACT,
+        )
     _norm_columns[grid](
         gradient,
         normal,
@@ -312,14 +321,14 @@ def norm_columns(gradient: Tensor, normal: Tensor, columns: ColumnSums) -> None:
         columns.along,
         rows,
         width,
-        _ROWS,
+        COLUMN_ROWS,
         tile,
         num_warps=4,
         **EXACT,
     )
 
 
-def _tile(width: int) -> int:
+def column_tile(width: int) -> int:
     """Return the columns of a program."""
     return min(64, int(triton.next_power_of_2(width)))
 

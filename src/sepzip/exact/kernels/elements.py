@@ -21,19 +21,21 @@ __all__ = [
     "from_bits",
     "gelu",
     "gelu_slope",
-    "high_digit",
     "quantised",
     "reciprocal_sqrt",
     "round_even",
     "row_scale",
     "sigmoid",
     "size_bits",
+    "split_digits",
+    "whole_number",
 ]
 
 EXACT: dict[str, Any] = {"enable_fp_fusion": False}
 """Options of every launch of a kernel."""
 
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
+_ROUNDER_BITS = tl.constexpr(0x4B400000)
 _SMALLEST = tl.constexpr(2.0**-80)
 _EXP2_1, _EXP2_2, _EXP2_3, _EXP2_4 = (tl.constexpr(value) for value in EXP2)
 _PHI_0, _PHI_1, _PHI_2, _PHI_3 = (tl.constexpr(value) for value in PHI)
@@ -75,9 +77,18 @@ def quantised(x, factor):
 
 
 @triton.jit
-def high_digit(whole):
-    """Return the high one of the two balanced digits, base 256, of float32 whole numbers."""
-    return tl.floor(whole * (1.0 / 256) + 0.5)
+def whole_number(x, factor):
+    """Return what `quantised` does as int32; below 2^22 in size.
+
+    The rounded sum has the number in its low bits: converting takes a GPU eight times as long as adding.
+    """
+    return (x * factor + _ROUNDER).to(tl.int32, bitcast=True) - _ROUNDER_BITS
+
+
+@triton.jit
+def split_digits(whole):
+    """Return the balanced digits, base 256, of int32 whole numbers up to INT16_MOST: int8 high and low."""
+    return ((whole + 128) >> 8).to(tl.int8), whole.to(tl.int8)
 
 
 @triton.jit

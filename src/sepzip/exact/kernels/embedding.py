@@ -353,7 +353,7 @@ def _sum_by_symbol(
         other=0.0,
     )
     factor, _ = elements.row_scale(load_largest(largest), _GRADIENT_MOST)
-    whole = elements.quantised(x, factor).to(tl.int64)
+    whole = elements.whole_number(x, factor).to(tl.int64)
     # Rows that are not inside must not stand before one that is: they get a symbol of their own.
     symbol = tl.where(inside, symbol, -1)
     add_by_symbol(sums, symbol, inside, whole, embedding, ROWS, SIZE, _GRADIENT_DIGITS)

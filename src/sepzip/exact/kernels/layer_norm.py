@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ..layer_norm import EPSILON, GRADIENT_MOST, NORMAL_MOST
-from .elements import quantised, reciprocal_sqrt, round_even, row_scale
+from .elements import quantised, reciprocal_sqrt, round_even, row_scale, whole_number
 
 __all__ = ["normalised", "normalised_backward", "whole_normal"]
 
@@ -46,7 +46,7 @@ def whole_normal(normal):
 def normalised_backward(gradient, normal, slope, width: tl.constexpr):
     """Return the gradient by x from the one by `normal`; both are 0 outside the width."""
     factor, scale = row_scale(tl.max(tl.abs(gradient), 0), _GRADIENT_MOST)
-    wide = quantised(gradient, factor).to(tl.int64)
+    wide = whole_number(gradient, factor).to(tl.int64)
     mean = (tl.sum(wide, 0).to(tl.float32) * scale) * (1.0 / width)
     along = tl.sum(wide * whole_normal(normal).to(tl.int64), 0).to(tl.float32) * scale
     along = along * (1.0 / _NORMAL_UNIT / width)

@@ -7,6 +7,7 @@ and gradients: in each product the summed axis is the contiguous one, which is w
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -17,17 +18,19 @@ from .elements import (
     from_bits,
     gelu,
     gelu_slope,
-    high_digit,
-    quantised,
     row_scale,
     size_bits,
+    split_digits,
+    whole_number,
 )
 
 __all__ = [
     "activate",
     "combined",
+    "combined_sums",
     "gradient_sums",
     "hidden_gradient",
+    "input_gradient",
     "linear_forward",
     "linear_sums",
     "product_of_digits",
@@ -39,12 +42,30 @@ __all__ = [
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
+_FLOAT32_INNER = tl.constexpr(1 << 10)
+
+
+_MANY_PROGRAMS = 512
+"""So many programs keep a large device busy."""
+
+_MANY_ROWS = 4096
+"""From so many rows on, the largest tiles of a sum in parts give enough programs."""
 
 
 @triton.jit
 def combined(high, low):
     """Return 256 high + low, int32 each, rounded once to float32."""
     return (high.to(tl.int64) * 256 + low.to(tl.int64)).to(tl.float32)
+
+
+@triton.jit
+def combined_sums(high, low, inner: tl.constexpr):
+    """Return the same of sums of `inner` products of two bytes each."""
+    if inner <= _FLOAT32_INNER:
+        # Both are then below 2^24, exact as float32: 64-bit numbers take many times as long.
+        return high.to(tl.float32) * 256.0 + low.to(tl.float32)
+    else:
+        return combined(high, low)
 
 
 @triton.jit
@@ -100,6 +121,16 @@ def product_of_digits(
 
 def _tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps: the largest that still gives enough programs."""
+    if triton.cdiv(rows, 128) * triton.cdiv(columns, 128) >= _MANY_PROGRAMS:
+        return 128, 128, 8
+    size = 64 if triton.cdiv(rows, 64) * triton.cdiv(columns, 64) >= 64 else 32
+    return size, size, 4
+
+
+def _digits_tile(rows: int, columns: int) -> tuple[int, int, int]:
+    """Return the same where there are two left operands, of each digit."""
+    if triton.cdiv(rows, 64) * triton.cdiv(columns, 128) >= _MANY_PROGRAMS:
+        return 64, 128, 8
     size = 64 if triton.cdiv(rows, 64) * triton.cdiv(columns, 64) >= 64 else 32
     return size, size, 4
 
@@ -113,7 +144,7 @@ def _inner(size: int) -> tuple[int, int]:
 def _split(inner_size: int, lanes: int) -> int:
     """Return how many inner places one program sums where the sum is split: the more, the more lanes."""
     padded = int(triton.next_power_of_2(inner_size))
-    longer = max(1, int(triton.next_power_of_2(lanes)) // 512)
+    longer = max(1, int(triton.next_power_of_2(lanes)) // (512 if lanes < _MANY_ROWS else 1024))
     return max(64, min(padded, min(512, padded // 8) * longer))
 
 
@@ -219,7 +250,7 @@ def _activate(
     inside = row_inside[:, None] & (column < width)[None, :]
     factor, _ = row_scale(from_bits(tl.load(largest + row, mask=row_inside, other=0)), _INT8_MOST)
     place = row[:, None] * width + column[None, :]
-    values = quantised(gelu(tl.load(x + place, mask=inside, other=0.0)), factor[:, None]).to(tl.int8)
+    values = whole_number(gelu(tl.load(x + place, mask=inside, other=0.0)), factor[:, None]).to(tl.int8)
     tl.store(whole + place, values, mask=inside)
     tl.store(whole_by_input + column[None, :] * lanes + row[:, None], values, mask=inside)
 
@@ -300,6 +331,8 @@ def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
 
 def _wide_tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps, where splits of the sum give enough programs."""
+    if rows >= _MANY_ROWS and columns >= 128:
+        return 128, 128, 8
     return 64 if rows > 32 else 32, min(64, max(32, int(triton.next_power_of_2(columns)))), 4
 
 
@@ -335,7 +368,7 @@ def _hidden_gradient(
     by_row = tl.load(scale + row, mask=row_inside, other=0.0)
     place = row[:, None] * inputs + column[None, :]
     z = tl.load(x + place, mask=inside, other=0.0)
-    result = gelu_slope(z) * (combined(high_sums, low_sums) * by_row[:, None])
+    result = gelu_slope(z) * (combined_sums(high_sums, low_sums, outputs) * by_row[:, None])
     tl.store(gradient + place, result, mask=inside)
     by_column = tl.load(next_scale + column, mask=column_inside, other=0.0)
     bits = tl.max(tl.where(inside, size_bits(result * by_column[None, :]), 0), 1)
@@ -368,7 +401,7 @@ def hidden_gradient(
     set to 0 before, the bits of each column's largest |gradient| and |gradient * scale| are left in these.
     """
     (lanes, outputs), inputs = high.shape, len(weight)
-    rows, tile_columns, warps = _tile(lanes, inputs)
+    rows, tile_columns, warps = _digits_tile(lanes, inputs)
     _hidden_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, tile_columns))](
         high,
         low,
@@ -392,6 +425,73 @@ def hidden_gradient(
 
 
 @triton.jit
+def _input_gradient(
+    high,
+    low,
+    scale,
+    weight,
+    added,
+    out,
+    lanes,
+    inputs: tl.constexpr,
+    outputs: tl.constexpr,
+    is_largest: tl.constexpr,
+    adds: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row_inside = row < lanes
+    inside = row_inside[:, None] & (column < inputs)[None, :]
+    high_sums, low_sums = product_of_digits(
+        high, low, weight, lanes, inputs, row, column, 0, outputs, SPLIT, INNER
+    )
+    if is_largest:
+        _, by_row = row_scale(from_bits(tl.load(scale + row, mask=row_inside, other=0)), _INT16_MOST)
+    else:
+        by_row = tl.load(scale + row, mask=row_inside, other=0.0)
+    result = combined_sums(high_sums, low_sums, outputs) * by_row[:, None]
+    place = row[:, None] * inputs + column[None, :]
+    if adds:
+        result = tl.load(added + place, mask=inside, other=0.0) + result
+    tl.store(out + place, result, mask=inside)
+
+
+def input_gradient(
+    high: Tensor, low: Tensor, scale: Tensor, weight: Tensor, out: Tensor, added: Tensor | None = None
+) -> None:
+    """Write the gradient by a layer's input, float32 [lanes, inputs], to `out`, behind `added` if given.
+
+    `high` and `low`, int8 [lanes, outputs], are the quantised gradient by the layer's result, `scale` their
+    scales, float32 [lanes], or the bits, int32 [lanes], of the largest sizes that these come from; `weight`
+    is int8 by input.
+    """
+    (lanes, outputs), inputs = high.shape, len(weight)
+    rows, columns, warps = _digits_tile(lanes, inputs)
+    _input_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, columns))](
+        high,
+        low,
+        scale,
+        weight,
+        out if added is None else added,
+        out,
+        lanes,
+        inputs,
+        outputs,
+        scale.dtype == torch.int32,
+        added is not None,
+        rows,
+        columns,
+        *_inner(outputs),
+        num_warps=warps,
+        **EXACT,
+    )
+
+
+@triton.jit
 def _row_digits(gradient, scale_weight, high, low, largest, width: tl.constexpr, WIDTH: tl.constexpr):
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
@@ -401,10 +501,10 @@ def _row_digits(gradient, scale_weight, high, low, largest, width: tl.constexpr,
     g = g * tl.load(scale_weight + column, mask=inside, other=0.0)
     bits = tl.max(size_bits(g), 0)
     factor, _ = row_scale(from_bits(bits), _INT16_MOST)
-    whole = quantised(g, factor)
-    digit = high_digit(whole)
-    tl.store(high + place, digit.to(tl.int8), mask=inside)
-    tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+    whole = whole_number(g, factor)
+    top, bottom = split_digits(whole)
+    tl.store(high + place, top, mask=inside)
+    tl.store(low + place, bottom, mask=inside)
     tl.store(largest + lane, bits)
 
 

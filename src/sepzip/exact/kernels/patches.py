@@ -262,7 +262,7 @@ def _fuse(
     # Outside, a weight of 0 times a mask, which is finite, leaves 0.
     masked = tl.load(weight + number, mask=inside, other=0.0) * masks
     factor, scale = elements.row_scale(tl.max(tl.max(tl.abs(masked), 1), 0), _MOST)
-    weights = elements.quantised(masked, factor).to(tl.int32)
+    weights = elements.whole_number(masked, factor)
     if tl.program_id(0) == 0:
         place = lag[:, None] * context + byte[None, :]
         tl.store(band + place, weights.to(tl.int16), mask=(lag < patch)[:, None] & (byte < context)[None, :])
@@ -276,7 +276,7 @@ def _fuse(
     inside = (byte < context)[:, None] & used[None, :]
     symbol = load_symbols(history, position, byte[:, None], lane[None, :], lanes, inside)
     squashed = look_up(table, symbol, component[None, :], embedding, inside)
-    whole = elements.quantised(squashed, _UNIT).to(tl.int32) - _MIDDLE
+    whole = elements.whole_number(squashed, _UNIT) - _MIDDLE
     place = byte[:, None] * (lanes * embedding) + (lane * embedding + component)[None, :]
     tl.store(embedded + place, whole.to(tl.int16), mask=inside)
 
@@ -333,7 +333,7 @@ def _sum_products(
     slope = elements.gelu_slope(tl.load(fused + place, mask=inside, other=0.0))
     factor, _ = elements.row_scale(load_largest(largest), _MOST)
     x = slope * tl.load(gradient + place, mask=inside, other=0.0)
-    whole = elements.quantised(x, factor).to(tl.int32)
+    whole = elements.whole_number(x, factor)
     tl.atomic_add(bias_sum, tl.sum(tl.sum(whole, 1).to(tl.int64), 0), sem="relaxed")
 
     # By the banded matrix, [PATCH, CONTEXT]; embedded bytes are still less 2^14.

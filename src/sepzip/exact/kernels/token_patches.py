@@ -286,7 +286,7 @@ def _load_values(
     if values > embedding:
         place = byte * (values - embedding) + value - embedding
         x = tl.where(is_byte, x, tl.load(positions + place, mask=inside & (value >= embedding), other=0.0))
-    return elements.quantised(tl.where(inside, x, 0.0), factor).to(tl.int32)
+    return elements.whole_number(tl.where(inside, x, 0.0), factor)
 
 
 @triton.jit
@@ -338,7 +338,7 @@ def _fuse_tokens(
     # Outside, a weight of 0 times a mask, which is finite, leaves 0.
     masked = tl.load(weight + number * tokens + token[None, :], mask=inside, other=0.0) * masks
     factor, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
-    weights = elements.quantised(masked, factor).to(tl.int32)
+    weights = elements.whole_number(masked, factor)
     if tl.program_id(0) == 0:
         place = (value * context + byte)[:, None] * outputs + output[None, :]
         there = (byte < context)[:, None] & (output < outputs)[None, :]
@@ -407,7 +407,7 @@ def _sum_products(
     slope = elements.gelu_slope(tl.load(fused + place + value, mask=inside, other=0.0))
     factor, scale = elements.row_scale(load_largest(largest), _MOST)
     x = slope * tl.load(gradient + place + value, mask=inside, other=0.0)
-    whole = elements.quantised(x, factor).to(tl.int32)
+    whole = elements.whole_number(x, factor)
     tl.atomic_add(bias_sums + token, tl.sum(whole, 0).to(tl.int64), mask=output < outputs, sem="relaxed")
 
     # By the banded matrix, [CONTEXT, OUTPUTS].
@@ -503,12 +503,12 @@ def _update_weights(
 
         products = gradient * masks[None, :]
         factor, unit = elements.row_scale(tl.max(tl.abs(products), 1), _SUM_MOST)
-        whole = elements.quantised(products, factor[:, None]).to(tl.int64)
+        whole = elements.whole_number(products, factor[:, None]).to(tl.int64)
         by_weight = tl.sum(whole, 1).to(tl.float32) * unit
 
         products = gradient * old[:, None]
         factor, unit = elements.row_scale(tl.max(tl.abs(products), 0), _SUM_MOST)
-        whole = elements.quantised(products, factor[None, :]).to(tl.int64)
+        whole = elements.whole_number(products, factor[None, :]).to(tl.int64)
         slope = ((masks * (1.0 - masks)) * (learned * (1.0 - learned))) * sharpness
         by_mask = tl.where(whole_patch, 0.0, (tl.sum(whole, 0).to(tl.float32) * unit) * slope)
         # Both gradients take in what both updates overwrite, and threads may hold copies of it.

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..layer_norm import GRADIENT_MOST
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
-from .elements import EXACT, adam, from_bits, high_digit, quantised, row_scale, size_bits
+from .elements import EXACT, adam, from_bits, row_scale, size_bits, split_digits, whole_number
 from .layer_norm import whole_normal
-from .linear import combined
+from .linear import combined, sum_of_splits
 
 __all__ = [
     "WHOLE_COLUMNS",
@@ -30,6 +30,9 @@ __all__ = [
     "gradient_digits",
     "lane_update",
     "quantise_weight",
+    "summed_update",
+    "weight_parts",
+    "weight_sums",
     "weight_update",
 ]
 
@@ -43,6 +46,18 @@ if SUM_MOST != GRADIENT_MOST:
 
 _COLUMNS = 16
 """Columns of one program that sums over lanes."""
+
+_PART_ROWS, _PART_COLUMNS = 64, 64
+"""The tile of a weight of which one program sums a part of the lanes."""
+
+_PART_LANES = 256
+"""The fewest lanes of a part."""
+
+_MANY_LANES = 1024
+"""So many lanes or more are summed in parts."""
+
+_MOST_TILES = 64
+"""Weights of more tiles give enough programs that sum over all lanes."""
 
 
 def _chunks(lanes: int, most: int) -> tuple[int, int]:
@@ -126,19 +141,19 @@ def _gradient_digits(
             _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
         else:
             by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
-        sums += quantised(g, sum_factor[None, :]).to(tl.int64)
-        whole = quantised(g * by_lane[:, None], factor[None, :])
-        digit = high_digit(whole)
+        sums += whole_number(g, sum_factor[None, :]).to(tl.int64)
+        whole = whole_number(g * by_lane[:, None], factor[None, :])
+        top, bottom = split_digits(whole)
         place = column[None, :] * lanes + lane[:, None]
-        tl.store(high + place, digit.to(tl.int8), mask=inside)
-        tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+        tl.store(high + place, top, mask=inside)
+        tl.store(low + place, bottom, mask=inside)
         if by_row:
             row_factor, _ = row_scale(from_bits(tl.load(largest + lane, mask=there, other=0)), _INT16_MOST)
-            whole = quantised(g * by_column[None, :], row_factor[:, None])
-            digit = high_digit(whole)
+            whole = whole_number(g * by_column[None, :], row_factor[:, None])
+            top, bottom = split_digits(whole)
             place = lane[:, None] * outputs + column[None, :]
-            tl.store(row_high + place, digit.to(tl.int8), mask=inside)
-            tl.store(row_low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+            tl.store(row_high + place, top, mask=inside)
+            tl.store(row_low + place, bottom, mask=inside)
     w, m, v = adam(
         tl.load(bias + column, mask=column_inside, other=0.0),
         tl.load(first + column, mask=column_inside, other=0.0),
@@ -217,6 +232,39 @@ def gradient_digits(
 
 
 @triton.jit
+def _gradient_of_digits(
+    x,
+    high,
+    low,
+    row,
+    column,
+    start,
+    lanes,
+    inputs: tl.constexpr,
+    outputs: tl.constexpr,
+    SPLIT: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    """Return the integer sums (of high, of low) of a tile of the gradient by a weight, over SPLIT lanes."""
+    row_inside, column_inside = row < inputs, column < outputs
+    high_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
+    low_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
+    for chunk in range(SPLIT // INNER):
+        lane = start + chunk * INNER + tl.arange(0, INNER)
+        there = lane < lanes
+        left = tl.load(
+            x + row[:, None] * lanes + lane[None, :], mask=row_inside[:, None] & there[None, :], other=0
+        )
+        place = column[None, :] * lanes + lane[:, None]
+        place_inside = column_inside[None, :] & there[:, None]
+        right = tl.load(high + place, mask=place_inside, other=0)
+        high_sums = tl.dot(left, right, high_sums, out_dtype=tl.int32)
+        right = tl.load(low + place, mask=place_inside, other=0)
+        low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
+    return high_sums, low_sums
+
+
+@triton.jit
 def _weight_gradient(
     x,
     high,
@@ -231,22 +279,10 @@ def _weight_gradient(
     INNER: tl.constexpr,
 ):
     """Return a tile of the gradient by a weight."""
-    row_inside, column_inside = row < inputs, column < outputs
-    high_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
-    low_sums = tl.zeros((row.shape[0], column.shape[0]), tl.int32)
-    for chunk in range(SPLIT // INNER):
-        lane = chunk * INNER + tl.arange(0, INNER)
-        there = lane < lanes
-        left = tl.load(
-            x + row[:, None] * lanes + lane[None, :], mask=row_inside[:, None] & there[None, :], other=0
-        )
-        place = column[None, :] * lanes + lane[:, None]
-        place_inside = column_inside[None, :] & there[:, None]
-        right = tl.load(high + place, mask=place_inside, other=0)
-        high_sums = tl.dot(left, right, high_sums, out_dtype=tl.int32)
-        right = tl.load(low + place, mask=place_inside, other=0)
-        low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
-    unit = tl.load(scale + column, mask=column_inside, other=0.0)
+    high_sums, low_sums = _gradient_of_digits(
+        x, high, low, row, column, 0, lanes, inputs, outputs, SPLIT, INNER
+    )
+    unit = tl.load(scale + column, mask=column < outputs, other=0.0)
     return combined(high_sums, low_sums) * unit[None, :]
 
 
@@ -304,7 +340,7 @@ def _weight_update(
     bits = tl.max(tl.where(inside, size_bits(w), 0), 0)
     if whole_columns:
         factor, unit = row_scale(from_bits(bits), _INT8_MOST)
-        whole = quantised(w, factor[None, :]).to(tl.int8)
+        whole = whole_number(w, factor[None, :]).to(tl.int8)
         tl.store(by_input + weight_place, whole, mask=inside)
         tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
         tl.store(scale_weight + column, unit, mask=column_inside)
@@ -376,6 +412,157 @@ def weight_update(
     )
 
 
+def weight_parts(inputs: int, outputs: int, lanes: int) -> int:
+    """Return into how many parts a weight's sums over all lanes are best split; 1 for none."""
+    tiles = triton.cdiv(inputs, _PART_ROWS) * triton.cdiv(outputs, _PART_COLUMNS)
+    if inputs > WHOLE_COLUMNS or lanes < _MANY_LANES or tiles > _MOST_TILES:
+        return 1
+    return int(triton.cdiv(lanes, _part(inputs, outputs, lanes)))
+
+
+def _part(inputs: int, outputs: int, lanes: int) -> int:
+    """Return how many lanes each part sums: as few as give some 256 programs."""
+    tiles = triton.cdiv(inputs, _PART_ROWS) * triton.cdiv(outputs, _PART_COLUMNS)
+    each = triton.next_power_of_2(triton.cdiv(lanes * tiles, 256))
+    return max(_PART_LANES, int(each))
+
+
+@triton.jit
+def _weight_sums(
+    x,
+    high,
+    low,
+    high_sums,
+    low_sums,
+    lanes,
+    inputs: tl.constexpr,
+    outputs: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    start = tl.program_id(2) * SPLIT
+    high_result, low_result = _gradient_of_digits(
+        x, high, low, row, column, start, lanes, inputs, outputs, SPLIT, INNER
+    )
+    place = (tl.program_id(2) * inputs + row[:, None]) * outputs + column[None, :]
+    inside = (row < inputs)[:, None] & (column < outputs)[None, :]
+    tl.store(high_sums + place, high_result, mask=inside)
+    tl.store(low_sums + place, low_result, mask=inside)
+
+
+def weight_sums(x: Tensor, digits: Digits, high_sums: Tensor, low_sums: Tensor) -> None:
+    """Write the integer sums of the gradient by a weight, in parts, for each digit.
+
+    x is the layer's int8 input [inputs, lanes], `digits` the gradient by its result; both results are int32
+    [weight_parts, inputs, outputs].
+    """
+    (inputs, lanes), outputs = x.shape, len(digits.scale)
+    grid = (triton.cdiv(inputs, _PART_ROWS), triton.cdiv(outputs, _PART_COLUMNS), len(high_sums))
+    _weight_sums[grid](
+        x,
+        digits.high,
+        digits.low,
+        high_sums,
+        low_sums,
+        lanes,
+        inputs,
+        outputs,
+        _PART_ROWS,
+        _PART_COLUMNS,
+        _part(inputs, outputs, lanes),
+        128,
+        num_warps=4,
+        **EXACT,
+    )
+
+
+@triton.jit
+def _summed_update(
+    high_sums,
+    low_sums,
+    scale,
+    weight,
+    first,
+    second,
+    size,
+    epsilon,
+    by_input,
+    by_output,
+    scale_weight,
+    inputs: tl.constexpr,
+    outputs: tl.constexpr,
+    SPLITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.arange(0, ROWS)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    column_inside = column < outputs
+    place = row[:, None] * outputs + column[None, :]
+    inside = (row < inputs)[:, None] & column_inside[None, :]
+    high = sum_of_splits(high_sums, place, inside, inputs * outputs, SPLITS)
+    low = sum_of_splits(low_sums, place, inside, inputs * outputs, SPLITS)
+    unit = tl.load(scale + column, mask=column_inside, other=0.0)
+    w, m, v = adam(
+        tl.load(weight + place, mask=inside, other=0.0),
+        tl.load(first + place, mask=inside, other=0.0),
+        tl.load(second + place, mask=inside, other=0.0),
+        combined(high, low) * unit[None, :],
+        tl.load(size),
+        epsilon,
+    )
+    tl.store(weight + place, w, mask=inside)
+    tl.store(first + place, m, mask=inside)
+    tl.store(second + place, v, mask=inside)
+    factor, unit = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
+    whole = whole_number(w, factor[None, :]).to(tl.int8)
+    tl.store(by_input + place, whole, mask=inside)
+    tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
+    tl.store(scale_weight + column, unit, mask=column_inside)
+
+
+def summed_update(
+    high_sums: Tensor,
+    low_sums: Tensor,
+    scale: Tensor,
+    parameter: Parameter,
+    learner: Learner,
+    by_input: Tensor,
+    by_output: Tensor,
+    scale_weight: Tensor,
+) -> None:
+    """Update a weight of up to WHOLE_COLUMNS inputs by `weight_sums`, and write its int8 twins and scales.
+
+    `scale`, float32 [outputs], is that of the digits. Up to 2^17 lanes sums fit int32.
+    """
+    parts, inputs, outputs = high_sums.shape
+    columns = 8
+    _summed_update[(triton.cdiv(outputs, columns),)](
+        high_sums,
+        low_sums,
+        scale,
+        parameter.weight,
+        parameter.first,
+        parameter.second,
+        learner.size,
+        learner.epsilon,
+        by_input,
+        by_output,
+        scale_weight,
+        inputs,
+        outputs,
+        parts,
+        triton.next_power_of_2(inputs),
+        columns,
+        num_warps=4,
+        **EXACT,
+    )
+
+
 @triton.jit
 def _quantise_weight(
     weight,
@@ -395,7 +582,7 @@ def _quantise_weight(
     place = row[:, None] * outputs + column[None, :]
     bits = tl.load(column_largest + column, mask=column_inside, other=0)
     factor, scale = row_scale(from_bits(bits), _INT8_MOST)
-    whole = quantised(tl.load(weight + place, mask=inside, other=0.0), factor[None, :]).to(tl.int8)
+    whole = whole_number(tl.load(weight + place, mask=inside, other=0.0), factor[None, :]).to(tl.int8)
     tl.store(by_input + place, whole, mask=inside)
     tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
     if tl.program_id(0) == 0:
@@ -452,7 +639,7 @@ def _lane_update(
     tl.store(first + place, m, mask=inside, eviction_policy="evict_first")
     tl.store(second + place, v, mask=inside, eviction_policy="evict_first")
     factor, scale = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
-    tl.store(whole_weight + place, quantised(w, factor[None, :]).to(tl.int8), mask=inside)
+    tl.store(whole_weight + place, whole_number(w, factor[None, :]).to(tl.int8), mask=inside)
     bias_place = lane * width + column
     tl.store(scale_weight + bias_place, scale, mask=column_inside)
     w, m, v = adam(
@@ -563,7 +750,7 @@ def _column_updates(
         lane = chunk * INNER + tl.arange(0, INNER)
         inside = (lane < lanes)[:, None] & column_inside[None, :]
         place = lane[:, None] * width + column[None, :]
-        whole = quantised(tl.load(gradient + place, mask=inside, other=0.0), factor[None, :]).to(tl.int64)
+        whole = whole_number(tl.load(gradient + place, mask=inside, other=0.0), factor[None, :]).to(tl.int64)
         sums += whole
         values = tl.load(normal + place, mask=inside & has_gain[None, :], other=0.0)
         along += whole * whole_normal(values).to(tl.int64)

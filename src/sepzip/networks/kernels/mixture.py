@@ -18,9 +18,9 @@ from ...exact.kernels.elements import (
     from_bits,
     gelu,
     gelu_slope,
-    quantised,
     row_scale,
     size_bits,
+    whole_number,
 )
 from ...exact.kernels.update import Learner
 from ...exact.quantise import INT8_MOST, INT16_MOST, SUM_MOST
@@ -149,21 +149,21 @@ def _load_weights(weight, out_weight, column, inside, tokens: tl.constexpr, mixi
     factor, scale = row_scale(largest, _INT8_MOST)
     out = tl.load(out_weight + column, mask=inside, other=0.0)
     out_factor, out_scale = row_scale(tl.max(tl.abs(out), 0), _INT8_MOST)
-    return factor, scale, quantised(out, out_factor).to(tl.int32), out_scale
+    return factor, scale, whole_number(out, out_factor), out_scale
 
 
 @triton.jit
 def _whole_token(x, row, value, value_inside, factor, width: tl.constexpr):
     """Return a token's values as whole numbers."""
     numbers = tl.load(x + row * width + value, mask=value_inside, other=0.0)
-    return quantised(numbers, factor).to(tl.int32)
+    return whole_number(numbers, factor)
 
 
 @triton.jit
 def _whole_weight(weight, token, column, inside, factor, mixing: tl.constexpr):
     """Return a token's weights as whole numbers."""
     numbers = tl.load(weight + token * mixing + column, mask=inside, other=0.0)
-    return quantised(numbers, factor).to(tl.int32)
+    return whole_number(numbers, factor)
 
 
 @triton.jit
@@ -236,7 +236,7 @@ def _mix(
     )
     activated = gelu(hidden)
     factor, scale = row_scale(tl.max(tl.abs(activated), 1), _INT8_MOST)
-    whole = quantised(activated, factor[:, None]).to(tl.int32)
+    whole = whole_number(activated, factor[:, None])
     total = tl.sum(whole * whole_out[None, :], 1).to(tl.float32)
     tl.store(out + lane * width + value, (total * scale) * out_scale + tl.load(out_bias), mask=value_inside)
 
@@ -246,7 +246,7 @@ def _by_hidden(hidden, gradient, whole_out, out_scale):
     """Return the gradient by the hidden values from the one by the result, [VALUES]."""
     scaled = gradient * out_scale
     factor, scale = row_scale(tl.abs(scaled), _INT16_MOST)
-    whole = quantised(scaled, factor).to(tl.int32)
+    whole = whole_number(scaled, factor)
     return gelu_slope(hidden) * ((whole[:, None] * whole_out[None, :]).to(tl.float32) * scale[:, None])
 
 
@@ -306,7 +306,7 @@ def _mix_backward(
         product_bits = tl.maximum(product_bits, tl.max(size_bits(by_hidden * scale_x[:, None]), 0))
         scaled = by_hidden * weight_scale[None, :]
         factor, scale = row_scale(tl.max(tl.abs(scaled), 1), _INT16_MOST)
-        whole = quantised(scaled, factor[:, None]).to(tl.int32)
+        whole = whole_number(scaled, factor[:, None])
         for token in range(tokens):
             whole_weight = _whole_weight(weight, token, column, inside, weight_factor, mixing)
             total = tl.sum(whole * whole_weight[None, :], 1).to(tl.float32)
@@ -374,14 +374,14 @@ def _sum_mixture(
         )
         activated = gelu(hidden)
         factor, scale = row_scale(tl.max(tl.abs(activated), 1), _INT8_MOST)
-        whole = quantised(activated, factor[:, None]).to(tl.int32)
+        whole = whole_number(activated, factor[:, None])
         g = tl.load(gradient + lane * width + value, mask=value_inside, other=0.0)
-        by_out_bias += quantised(g, to_out_bias).to(tl.int64)
-        whole_gradient = quantised(g * scale, to_out_weight).to(tl.int32)
+        by_out_bias += whole_number(g, to_out_bias).to(tl.int64)
+        whole_gradient = whole_number(g * scale, to_out_weight)
         by_out_weight += tl.sum(whole * whole_gradient[:, None], 0).to(tl.int64)
         by_hidden = _by_hidden(hidden, g, whole_out, out_scale)
-        by_bias += tl.sum(quantised(by_hidden, to_bias[None, :]).to(tl.int32), 0).to(tl.int64)
-        whole = quantised(by_hidden * scale_x[:, None], to_weight[None, :]).to(tl.int32)
+        by_bias += tl.sum(whole_number(by_hidden, to_bias[None, :]), 0).to(tl.int64)
+        whole = whole_number(by_hidden * scale_x[:, None], to_weight[None, :])
         for token in range(tokens):
             whole_token = _whole_token(x, lane * tokens + token, value, value_inside, factor_x, width)
             total = tl.sum(whole_token[:, None] * whole, 0).to(tl.int64)

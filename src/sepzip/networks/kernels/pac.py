@@ -13,14 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
-from ...exact.kernels.elements import (
-    EXACT,
-    from_bits,
-    gelu,
-    gelu_slope,
-    quantised,
-    row_scale,
-)
+from ...exact.kernels.elements import EXACT, from_bits, gelu, gelu_slope, row_scale, whole_number
 from ...exact.kernels.embedding import FusedEmbedding
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
@@ -233,7 +226,7 @@ def _start_kernel(
         )
     tl.store(lane_skip + own_place, x, mask=own_inside)
     factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT8_MOST)
-    tl.store(lane_whole + lane * width + own, quantised(x, factor).to(tl.int8), mask=own_inside)
+    tl.store(lane_whole + lane * width + own, whole_number(x, factor).to(tl.int8), mask=own_inside)
     # Read again by other threads of the program.
     tl.debug_barrier()
     products = tl.zeros((ROWS, LANE_WIDTH), tl.int32)
@@ -440,7 +433,7 @@ def _start_backward_kernel(
     gradient = gradient * tl.load(lane_scale_weight + own_place, mask=own_inside, other=0.0)
     factor, scale = row_scale(tl.max(tl.abs(gradient), 0), _INT16_MOST)
     # Below 2^31 for widths up to 512: 127 * 32639 * 512 is 2.12e9.
-    whole = quantised(gradient, factor).to(tl.int32)
+    whole = whole_number(gradient, factor)
     weight_start = lane.to(tl.int64) * lane_width * lane_width
     for first_row in range(0, lane_width, ROWS):
         row = first_row + tl.arange(0, ROWS)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...exact.kernels.elements import from_bits, high_digit, quantised, row_scale
+from ...exact.kernels.elements import from_bits, row_scale, split_digits, whole_number
 from ...exact.kernels.linear import combined, sum_of_splits
 from ...exact.kernels.update import (
     WHOLE_COLUMNS,
@@ -18,6 +18,9 @@ from ...exact.kernels.update import (
     Learner,
     Parameter,
     quantise_weight,
+    summed_update,
+    weight_parts,
+    weight_sums,
     weight_update,
 )
 from ...exact.quantise import INT8_MOST, INT16_MOST
@@ -43,7 +46,7 @@ _INT16_MOST = tl.constexpr(INT16_MOST)
 def store_quantised(x, lane, column, inside, whole, scale_out, width: tl.constexpr):
     """Store a lane's x as int8, and its scale."""
     factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT8_MOST)
-    values = quantised(x, factor).to(tl.int8)
+    values = whole_number(x, factor).to(tl.int8)
     tl.store(whole + lane * width + column, values, mask=inside)
     tl.store(scale_out + lane, scale)
 
@@ -52,11 +55,11 @@ def store_quantised(x, lane, column, inside, whole, scale_out, width: tl.constex
 def store_digits(x, row, column, inside, high, low, scale_out, width: tl.constexpr):
     """Store a row's x as the digits, int8, of whole numbers of 16 bits, and their scale."""
     factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT16_MOST)
-    whole = quantised(x, factor)
-    digit = high_digit(whole)
+    whole = whole_number(x, factor)
+    top, bottom = split_digits(whole)
     place = row * width + column
-    tl.store(high + place, digit.to(tl.int8), mask=inside)
-    tl.store(low + place, (whole - digit * 256.0).to(tl.int8), mask=inside)
+    tl.store(high + place, top, mask=inside)
+    tl.store(low + place, bottom, mask=inside)
     tl.store(scale_out + row, scale)
 
 
@@ -82,9 +85,11 @@ class FusedFront(Protocol):
 class Shared:
     """A weight [inputs, outputs] of all lanes, as float32 and, in both layouts, as int8."""
 
-    def __init__(self, weight: Parameter, bias: Parameter) -> None:
+    def __init__(self, weight: Parameter, bias: Parameter, workspace: Workspace | None = None) -> None:
+        """Take a weight and its bias; where there are many rows, updates need a workspace."""
         self.weight = weight
         self.bias = bias
+        self._workspace = workspace
         device = weight.weight.device
         inputs, outputs = weight.weight.shape
         self.by_input = torch.empty((inputs, outputs), dtype=torch.int8, device=device)
@@ -101,10 +106,29 @@ class Shared:
 
         Where the layer is used twice in a step, `other` is both of the other use.
         """
+        inputs, outputs = self.by_input.shape
+        parts = weight_parts(inputs, outputs, x.shape[1])
+        if self._workspace is not None and other is None and parts > 1:
+            # Too few programs would have too many rows to sum each.
+            shape = (parts, inputs, outputs)
+            high = self._workspace.take("weight sums", shape, torch.int32)
+            low = self._workspace.take("low weight sums", shape, torch.int32)
+            weight_sums(x, digits, high, low)
+            summed_update(
+                high,
+                low,
+                digits.scale,
+                self.weight,
+                learner,
+                self.by_input,
+                self.by_output,
+                self.scale,
+            )
+            return
         weight_update(
             x, digits, self.weight, learner, self.by_input, self.by_output, self.scale, self.largest, other
         )
-        if len(self.by_input) > WHOLE_COLUMNS:
+        if inputs > WHOLE_COLUMNS:
             quantise_weight(self.weight.weight, self.largest, self.by_input, self.by_output, self.scale)
 
 

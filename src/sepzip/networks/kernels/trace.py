@@ -15,7 +15,6 @@ from ...exact.kernels.aside import Aside
 from ...exact.kernels.attention import attend, attend_backward
 from ...exact.kernels.columns import Columns, layer_columns, norm_columns
 from ...exact.kernels.elements import EXACT
-from ...exact.kernels.embedding import FusedEmbedding
 from ...exact.kernels.linear import (
     activate,
     gradient_sums,
@@ -26,16 +25,15 @@ from ...exact.kernels.linear import (
     splits,
     transpose,
 )
-from ...exact.kernels.token_patches import FusedTokenSemantics
 from ...exact.kernels.update import Learner, RowDigits, gradient_digits
 from ...exact.layer_norm import statistics_most
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL
-from ...semantics import TokenSemantics
-from ..trace import DEPTH, TRACE, Linear, Tokens
+from ..trace import DEPTH, TRACE, Linear
 from ..trace import Norm as PlainNorm
 from .mixture import FusedMixture
 from .shared import FusedFront, Norm, Parameters, Shared, new_digits
+from .token_front import fuse_front
 from .trace_rows import (
     attended_kernel,
     between_kernel,
@@ -69,41 +67,8 @@ def fuse(
     A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
     int64 [1], counts the steps before.
     """
-    plain = network.front
-    front: FusedFront
-    if isinstance(plain, TokenSemantics):
-        tokens = queries = plain.weight.data.shape[1]
-        front = FusedTokenSemantics(
-            state(plain.table),
-            state(plain.weight),
-            state(plain.bias),
-            state(plain.mask),
-            plain.kept.view(-1),
-            plain.sharpness,
-            plain.patch,
-            plain.positions,
-            history,
-            position,
-            learner.size,
-            learner.epsilon,
-            workspace,
-        )
-    elif isinstance(plain, Tokens):
-        context, more = plain.positions.shape
-        tokens, queries = context * (plain.table.data.shape[1] + more) // plain.width, 1
-        front = FusedEmbedding(
-            state(plain.table),
-            history,
-            position,
-            context,
-            learner.size,
-            learner.epsilon,
-            workspace,
-            plain.positions,
-            squashed=False,
-        )
-    else:
-        raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
+    front, tokens = fuse_front(network.front, state, learner, history, position, workspace)
+    queries = 1 if network.mixture is None else tokens
     return FusedTRACE(network, front, state, learner, lanes, tokens, queries, workspace)
 
 
@@ -155,7 +120,7 @@ class FusedTRACE:
         self._aside = Aside(workspace.device, forks=network.parameters.data.numel() < LARGE_MODEL)
 
         def shared(layer: Linear) -> Shared:
-            return Shared(state(layer.weight), state(layer.bias))
+            return Shared(state(layer.weight), state(layer.bias), workspace)
 
         def norm(plain: PlainNorm) -> Norm:
             return Norm(state(plain.gain), state(plain.offset))
