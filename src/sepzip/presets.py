@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from . import outside
 from .errors import UsageError
@@ -22,6 +23,7 @@ __all__ = [
     "ModelSettings",
     "Preset",
     "resolve",
+    "with_ngrams",
 ]
 
 NUMERICS_VERSION = 1
@@ -59,6 +61,11 @@ class ModelSettings:
     The Transformer of NNCP attends to `context` bytes before those of its update, and updates its weights
     once in `update_steps` steps.
 
+    `ngrams` are the contexts beside the network: bit i of each says whether the byte i places before the
+    newest is part of it. Each has 2^`ngram_bits` slots with a row of `ngram_size` values, which is learned
+    with the rate `ngram_rate`, in millionths; `ngram_hidden` is the width of the layer that takes all rows.
+    Without them all of these are 0.
+
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
     slots. It has none of the settings before, and others do not have these.
     """
@@ -87,12 +94,22 @@ class ModelSettings:
     beta2: int = 999_000
     contexts: int = 0
     table_bits: int = 0
+    ngrams: tuple[int, ...] = ()
+    ngram_bits: int = 0
+    ngram_size: int = 0
+    ngram_hidden: int = 0
+    ngram_rate: int = 0
 
     @property
     def width(self) -> int:
         """The number of values that a base network takes from each lane, or as one of its tokens."""
         joined = self.patch if self.semantics else self.token or self.context
         return joined * (self.embedding + self.positions)
+
+    @property
+    def seen(self) -> int:
+        """The newest bytes of a lane that a prediction depends on directly."""
+        return max(self.context, *(number.bit_length() for number in self.ngrams), 0)
 
     @property
     def most_lanes(self) -> int:
@@ -245,6 +262,22 @@ def _memory_of_contexts(lanes: int, contexts: int, table_bits: int) -> Preset:
     )
 
 
+_NGRAMS = (0b11, 0b111, 0b1111, 0b11111, 0b111111, 0b110)
+
+
+def with_ngrams(model: ModelSettings) -> ModelSettings:
+    """Return the model with contexts beside it, as many slots as suit its size."""
+    large = model.hidden > 512
+    return replace(
+        model,
+        ngrams=_NGRAMS,
+        ngram_bits=16 if large else 14,
+        ngram_size=16,
+        ngram_hidden=1024 if large else 256,
+        ngram_rate=100_000,
+    )
+
+
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "oreo": {
         True: Preset(_OREO_SEMANTIC, lanes=512),
@@ -328,17 +361,19 @@ DEFAULT_LEVEL = 5
 def resolve(
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: bool | Literal["ngrams"] = True,
     lanes: int | None = None,
     segment_size: int | None = None,
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it. A name that is not in NETWORKS can be
+    A network that the SEB cannot stand in front of comes without it. With "ngrams" instead, contexts stand
+    beside the network alone. A name that is not in NETWORKS can be
     that of a network of another package (outside.py).
 
-    Raises UsageError for a level outside 1 to 9, an unknown name, or lanes or a segment size that the format
-    does not have; UnsupportedError for a network of another package that does not load.
+    Raises UsageError for a level outside 1 to 9, an unknown name, n-grams beside a memory of contexts, or
+    lanes or a segment size that the format does not have; UnsupportedError for a network of another package
+    that does not load.
     """
     if network is not None:
         if network in NETWORKS:
@@ -348,12 +383,17 @@ def resolve(
         else:
             known = ", ".join(sorted({*NETWORKS, *outside.names()}))
             raise UsageError(f"unknown network {network!r}: choose one of {known}")
-        preset = presets[semantics and True in presets]
+        if semantics == "ngrams":
+            preset = replace(presets[False], model=_beside_ngrams(presets[False].model))
+        else:
+            preset = presets[semantics and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level
         if level not in LEVELS:
             raise UsageError(f"level {level} is not one of {min(LEVELS)} to {max(LEVELS)}")
         preset = LEVELS[level]
+        if semantics == "ngrams":
+            preset = replace(preset, model=_beside_ngrams(preset.model))
         if not semantics and preset.model.semantics:
             preset = replace(preset, model=_without_semantics(preset.model))
     if lanes is not None:
@@ -366,3 +406,9 @@ def resolve(
             raise UsageError(f"the segment size must be from 1 to {MOST_SEGMENT} bytes, not {segment_size}")
         preset = replace(preset, segment_size=segment_size)
     return preset
+
+
+def _beside_ngrams(model: ModelSettings) -> ModelSettings:
+    if model.contexts:
+        raise UsageError("n-grams go with a network that learns by gradients: name one with --network")
+    return with_ngrams(model)

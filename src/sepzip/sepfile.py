@@ -26,7 +26,7 @@ def compress(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: bool | Literal["ngrams"] = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",
@@ -35,11 +35,12 @@ def compress(
 ) -> bytes:
     """Return `data`, any object with a buffer, as one frame.
 
-    `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off; `lanes` is the
-    most lanes of a segment and `segment_size` its most bytes. `device` is "auto", "cpu", "cuda" for all CUDA
-    devices, or "cuda:1" or "cuda:0,1" for some. `streams` segments are in flight on each device, fewer where
-    they do not fit into its memory or into `memory_limit` bytes of it; what comes out does not depend on how
-    many. Raises UsageError, DeviceError or OutOfMemoryError.
+    `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off, "ngrams" puts
+    contexts beside the network instead; `lanes` is the most lanes of a segment and `segment_size` its most
+    bytes. `device` is "auto", "cpu", "cuda" for all CUDA devices, or "cuda:1" or "cuda:0,1" for some. `streams`
+    segments are in flight on each device, fewer where they do not fit into its memory or into `memory_limit`
+    bytes of it; what comes out does not depend on how many. Raises UsageError, DeviceError or
+    OutOfMemoryError.
     """
     preset = resolve(level, network, semantics, lanes, segment_size)
     resources = Resources(device, streams, memory_limit)
@@ -101,7 +102,7 @@ class SepFile(io.BufferedIOBase):
         *,
         level: int | None = None,
         network: str | None = None,
-        semantics: bool = True,
+        semantics: bool | Literal["ngrams"] = True,
         lanes: int | None = None,
         segment_size: int | None = None,
         device: str = "auto",
@@ -304,7 +305,7 @@ def open(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: bool | Literal["ngrams"] = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",
@@ -323,7 +324,7 @@ def open(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: bool | Literal["ngrams"] = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",
@@ -341,7 +342,7 @@ def open(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: bool | Literal["ngrams"] = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",

@@ -102,5 +102,6 @@ _CHECKS: dict[str, Callable[[_Arguments], bool]] = {
     "matmul": _whole_product,
     "mm": _whole_product,
     "remainder": _integers,
+    "scatter_reduce_": _integers,
     "sum": _whole_sum,
 }
