@@ -23,12 +23,12 @@ class Contexts:
     def __init__(self, numbers: tuple[int, ...], bits: int, device: torch.device) -> None:
         self.depth = max(number.bit_length() for number in numbers)
         self._shift = 32 - bits
+        # A context comes with its oldest byte first.
+        places = range(self.depth - 1, -1, -1)
         factors = [
-            [pow(_BASE, place + 1, 1 << 32) * (number >> place & 1) for place in range(self.depth)]
-            for number in numbers
+            [pow(_BASE, place + 1, 1 << 32) * (number >> place & 1) for place in places] for number in numbers
         ]
-        # Turned round: a context comes with its oldest byte first.
-        self._factors = torch.tensor(factors, dtype=torch.int64, device=device).flip(1).unsqueeze(2)
+        self._factors = torch.tensor(factors, dtype=torch.int64, device=device).unsqueeze(2)
         self._firsts = (torch.arange(len(numbers), device=device) << bits).unsqueeze(1)
 
     def slots(self, context: Tensor) -> Tensor:

@@ -1,0 +1,271 @@
+"""Contexts beside a network: hashes, rows, bytes remembered, votes, and round trips with every network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sepzip
+from conftest import TINY, TINY_LSTM, TRACE_TINY
+from sepzip import memory
+from sepzip.cli.options import read_arguments
+from sepzip.engine import decode_segment, encode_segment
+from sepzip.errors import UsageError
+from sepzip.exact.contexts import Contexts
+from sepzip.exact.guard import ExactOnly
+from sepzip.exact.remembered import COUNTS, Remembered, vote
+from sepzip.exact.rows import Rows
+from sepzip.exact.tape import Tape
+from sepzip.model import Model
+from sepzip.networks import base
+from sepzip.presets import NETWORKS, ModelSettings, resolve, with_ngrams
+from test_exact import gradients, random, relative_error
+from test_frame import refused_both_ways
+from test_nncp import SETTINGS as TINY_NNCP
+
+CPU = torch.device("cpu")
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+FIELDS = {"ngrams": (3, 6, 0b1000_0001), "ngram_bits": 8, "ngram_size": 3, "ngram_hidden": 5}
+
+
+def beside(model: ModelSettings) -> ModelSettings:
+    return replace(model, **FIELDS, ngram_rate=100_000)
+
+
+TINY_PAC = replace(TINY, semantics=False, patch=0, stride=0)
+TINY_OREO = replace(TINY_PAC, network="oreo", lane_widths=(), layers=1)
+TINY_PATCHTST = replace(TRACE_TINY, network="patchtst")
+TINY_DECMAC = replace(TINY_LSTM, network="decmac")
+MODELS = [
+    beside(model)
+    for model in (TINY, TINY_PAC, TINY_OREO, TRACE_TINY, TINY_PATCHTST, TINY_LSTM, TINY_DECMAC, TINY_NNCP)
+]
+
+
+def hashed(context: list[int], number: int, bits: int) -> int:
+    """Return a context's slot as the docstring tells it; the newest byte comes last."""
+    total = sum(
+        (byte + 1) * 0x9E3779B1 ** (place + 1)
+        for place, byte in enumerate(reversed(context))
+        if number >> place & 1
+    )
+    x = total % 2**32
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = (x ^ x >> 15) * 0x846CA68B % 2**32
+    return x >> (32 - bits)
+
+
+def test_slots_are_hashes_of_the_chosen_bytes() -> None:
+    numbers, bits = (1, 6, 0xFFFF, 0b1010), 12
+    contexts = Contexts(numbers, bits, CPU)
+    assert contexts.depth == 16
+    context = torch.randint(0, 256, (20, 30), generator=torch.Generator().manual_seed(3))
+    slots = contexts.slots(context)
+    for lane in range(30):
+        for which, number in enumerate(numbers):
+            want = (which << bits) + hashed(context[:, lane].tolist(), number, bits)
+            assert slots[which, lane] == want
+
+
+def test_contexts_spread_over_their_slots() -> None:
+    pairs = torch.cartesian_prod(torch.arange(64, 96), torch.arange(256)).t()
+    slots = Contexts((3,), 14, CPU).slots(pairs)
+    # Of 8192 balls in 16384 boxes 6447 are expected to have one.
+    assert 6200 < len(slots.unique()) < 8193
+
+
+def test_rows_learn_by_adagrad_the_sum_of_their_gradients() -> None:
+    rows = Rows(50, 4, 0.1, CPU)
+    table, squares = torch.zeros(50, 4, dtype=torch.float64), torch.zeros(50, 4, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    for step in range(20):
+        slots, pull = torch.randint(0, 30, (40,), generator=generator), random(40, 4, seed=step)
+        tape = Tape()
+        out = rows.look_up(tape, slots)
+        assert torch.equal(out.data, rows.data[slots])
+        out.add_gradient(pull)
+        tape.run_backward()
+        sums = torch.zeros(50, 4, dtype=torch.float64).index_add_(0, slots, pull.double())
+        squares += sums * sums
+        table -= 0.1 * sums / (squares + 1e-6).sqrt()
+    assert relative_error(rows.data, table) < 1e-3
+    assert not rows.data[30:].any() and not rows.squares[30:].any()
+
+
+def test_the_order_of_lanes_changes_no_bit_of_a_row() -> None:
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    slots, pull = torch.arange(60) % 7, random(60, 5)
+    tables = []
+    for choice in (slice(None), order):
+        rows, tape = Rows(7, 5, 0.05, CPU), Tape()
+        rows.look_up(tape, slots[choice]).add_gradient(pull[choice])
+        tape.run_backward()
+        tables.append(rows.data)
+    assert torch.equal(*tables)
+
+
+def test_bytes_are_remembered_with_their_counts() -> None:
+    remembered = Remembered(24, CPU)
+    byte, count = [0] * 24, [0] * 24
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(60):
+        slots = torch.randint(0, 12, (2, 5), generator=generator) + torch.tensor([[0], [12]])
+        # Few different bytes, so that some come several times in a row.
+        symbols = torch.randint(7, 9, (5,), generator=generator)
+        remembered.learn(slots, symbols)
+        for row in slots.tolist():
+            # A later lane takes the place of an earlier one that met it.
+            for slot, new in dict(zip(row, symbols.tolist(), strict=True)).items():
+                if count[slot] and byte[slot] == new:
+                    count[slot] = min(count[slot] + 1, 7)
+                elif count[slot] > 3:
+                    count[slot] //= 2
+                else:
+                    byte[slot], count[slot] = new, 1
+        expected = torch.tensor([256 * c + b for b, c in zip(byte, count, strict=True)])
+        assert torch.equal(remembered.look_up(torch.arange(24)), expected)
+    assert max(count) > 3
+
+
+def test_votes() -> None:
+    lanes, factor = 6, 8.0
+    count = torch.randint(0, COUNTS, (3, lanes), generator=torch.Generator().manual_seed(4))
+    count[:, 0] = 0
+    byte = torch.randint(40, 42, (3, lanes), generator=torch.Generator().manual_seed(5))
+
+    def reference(wide: list[Tensor]) -> Tensor:
+        out = wide[0]
+        for which in range(3):
+            chosen = torch.nn.functional.one_hot(byte[which], 256) * (count[which] > 0).unsqueeze(1)
+            out = out + factor * wide[1][which][count[which]].unsqueeze(1) * chosen
+        return out
+
+    pairs = gradients(
+        lambda tape, n: vote(tape, n[0], (count << 8) + byte, n[1], factor),
+        reference,
+        random(lanes, 256),
+        random(3, COUNTS, seed=2),
+    )
+    for pair in pairs:
+        assert relative_error(*pair) < 1e-4
+    assert not pairs[2][0][:, 0].any()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_first_prediction_is_the_one_of_the_network_alone(model: ModelSettings) -> None:
+    alone = replace(model, ngrams=(), ngram_bits=0, ngram_size=0, ngram_hidden=0, ngram_rate=0)
+    with torch.inference_mode():
+        starts = [Model(settings, 4, CPU).predict().starts() for settings in (model, alone)]
+    assert torch.equal(*starts)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_its_steps_are_exact(model: ModelSettings) -> None:
+    with torch.inference_mode(), ExactOnly():
+        run = Model(model, 5, CPU)
+        for _ in range(2 * model.update_steps + 1):
+            run.predict().starts()
+            run.learn(torch.arange(5))
+        run.fingerprint()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("lanes", [5])
+@pytest.mark.parametrize("model", MODELS)
+def test_all_sizes_come_back(text: bytes, model: ModelSettings, lanes: int, device: str) -> None:
+    data = text[: 12 * lanes - lanes // 2]
+    blocks = list(encode_segment(data, model, lanes, device))
+    assert blocks == list(encode_segment(data, model, lanes, "cpu"))
+    assert decode_segment(blocks, len(data), model, lanes, device) == data
+
+
+@pytest.mark.parametrize("model", MODELS[2:3])
+def test_it_learns_more_than_the_network_alone(text: bytes, model: ModelSettings) -> None:
+    def coded(settings: ModelSettings) -> int:
+        settings = replace(settings, learning_rate=5000, learning_rate_last=5000)
+        return sum(len(block.payload) for block in encode_segment(text[:6_000], settings, 40, "cpu"))
+
+    larger = replace(model, ngrams=(3, 7, 15), ngram_bits=12, ngram_size=8, ngram_hidden=32)
+    alone = replace(model, ngrams=(), ngram_bits=0, ngram_size=0, ngram_hidden=0, ngram_rate=0)
+    assert coded(larger) < 0.95 * coded(alone)
+
+
+def test_the_fingerprint_depends_on_what_is_remembered() -> None:
+    with torch.inference_mode():
+        run = Model(MODELS[1], 4, CPU)
+        before = run.fingerprint()
+        for table in run._network.parameters.tables:
+            table[-1] += 1
+            after = run.fingerprint()
+            assert after != before
+            before = after
+
+
+@pytest.mark.parametrize("model", MODELS[2:])
+def test_its_weights_are_counted(model: ModelSettings) -> None:
+    parameters = base.build(model, 3, CPU).parameters
+    count = sum(node.data.numel() for node in parameters.nodes) + parameters.tables[0].numel()
+    assert memory.parameter_count(model, 3) == count
+
+
+def test_its_tables_are_part_of_the_memory_needed() -> None:
+    model = resolve(network="pac", semantics="ngrams").model
+    large = replace(model, ngram_bits=model.ngram_bits + 4)
+    more = memory.memory_needed(large, 512, 1) - memory.memory_needed(model, 512, 1)
+    assert more == 15 * 16 * (model.ngram_size + 1) * (len(model.ngrams) << model.ngram_bits)
+
+
+def test_there_are_no_kernels_for_it() -> None:
+    assert base.has_kernels(TINY_PAC) and not base.has_kernels(beside(TINY_PAC))
+
+
+WRONG: list[dict[str, Any]] = [
+    {"ngrams": (0,)},
+    {"ngrams": (65536,)},
+    {"ngrams": (1,) * 65},
+    {"ngrams": ()},
+    {"ngram_bits": 7},
+    {"ngram_bits": 25},
+    {"ngram_size": 0},
+    {"ngram_hidden": 65537},
+    {"ngram_rate": 0},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG, ids=str)
+def test_settings_that_the_format_cannot_hold_are_refused(changes: dict[str, Any]) -> None:
+    from sepzip.header import encode_header
+
+    with pytest.raises(UsageError):
+        encode_header(replace(beside(TINY_PAC), **changes))
+
+
+def test_settings_that_do_not_go_together_are_refused_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused_both_ways(replace(beside(TINY_PAC), ngram_bits=25), False, monkeypatch)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "recall"])
+def test_every_network_goes_with_it(name: str) -> None:
+    model = resolve(network=name, semantics="ngrams").model
+    assert model == with_ngrams(NETWORKS[name][False].model)
+    assert model.seen == max(model.context, max(model.ngrams).bit_length())
+
+
+def test_a_memory_of_contexts_does_not(text: bytes) -> None:
+    for network in (None, "recall"):
+        with pytest.raises(UsageError, match="name one with --network"):
+            sepzip.compress(text[:100], network=network, semantics="ngrams", device="cpu")
+
+
+def test_the_command_has_it() -> None:
+    options = read_arguments("sep", ["--network", "oreo", "--seb", "ngrams", "a"])
+    assert options is not None and options.preset == resolve(network="oreo", semantics="ngrams")
+    options = read_arguments("sep", ["--network", "oreo", "--seb", "patches", "a"])
+    assert options is not None and options.preset == resolve(network="oreo")
+    for wrong in (["--seb", "ngrams", "--no-seb"], ["--seb", "nosuch"], ["-d", "--seb", "ngrams"]):
+        with pytest.raises(UsageError):
+            read_arguments("sep", ["--network", "oreo", *wrong, "a"])
