@@ -1,11 +1,11 @@
-"""What the SEB gains, and what contexts beside the network gain, at equal parameters.
+"""What the SEB gains, and what n-grams beside the network gain, at equal parameters.
 
     python bench/seb_gain.py FILE... [--network NAME...] [--bytes N...] [--lanes N] [--device D] [--jobs N]
                              [--variants NAME...] [--set FIELD=NUMBERS...] [--verify] [--out FOLDER]
 
 The variants of each network: `plain`, without anything; `wide`, the same with `hidden` widened until it has
 as many parameters as `ngrams`, to the nearest multiple of 8; `patches`, the published SEB in front, and
-`patches-wide`, widened likewise; `ngrams`, contexts beside it. --set changes fields of `ngrams` alone.
+`patches-wide`, widened likewise; `ngrams`, n-grams beside it. --set changes fields of `ngrams` alone.
 Bytes out are those of the coders, of a file's first bytes as one segment, cut to whole steps. Gains are the
 share of the bytes out of `wide` that a variant saves; the last lines of the table have their means.
 

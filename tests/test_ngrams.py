@@ -1,4 +1,4 @@
-"""Contexts beside a network: hashes, rows, bytes remembered, votes, and round trips with every network."""
+"""N-grams beside a network: hashes, rows, and round trips with every network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import sepzip
 from conftest import TINY, TINY_LSTM, TRACE_TINY
@@ -17,19 +16,18 @@ from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import UsageError
 from sepzip.exact.contexts import Contexts
 from sepzip.exact.guard import ExactOnly
-from sepzip.exact.remembered import COUNTS, Remembered, vote
 from sepzip.exact.rows import Rows
 from sepzip.exact.tape import Tape
 from sepzip.model import Model
 from sepzip.networks import base
 from sepzip.presets import NETWORKS, ModelSettings, resolve, with_ngrams
-from test_exact import gradients, random, relative_error
+from test_exact import random, relative_error
 from test_frame import refused_both_ways
 from test_nncp import SETTINGS as TINY_NNCP
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
-FIELDS = {"ngrams": (3, 6, 0b1000_0001), "ngram_bits": 8, "ngram_size": 3, "ngram_hidden": 5}
+FIELDS = {"ngrams": (3, 6, 0b1000_0001), "ngram_bits": 8, "ngram_size": 3}
 
 
 def beside(model: ModelSettings) -> ModelSettings:
@@ -80,7 +78,7 @@ def test_contexts_spread_over_their_slots() -> None:
 
 def test_rows_learn_by_adagrad_the_sum_of_their_gradients() -> None:
     rows = Rows(50, 4, 0.1, CPU)
-    table, squares = torch.zeros(50, 4, dtype=torch.float64), torch.zeros(50, 4, dtype=torch.float64)
+    table, squares = torch.zeros(50, 4, dtype=torch.float64), torch.zeros(50, 1, dtype=torch.float64)
     generator = torch.Generator().manual_seed(5)
     for step in range(20):
         slots, pull = torch.randint(0, 30, (40,), generator=generator), random(40, 4, seed=step)
@@ -90,7 +88,7 @@ def test_rows_learn_by_adagrad_the_sum_of_their_gradients() -> None:
         out.add_gradient(pull)
         tape.run_backward()
         sums = torch.zeros(50, 4, dtype=torch.float64).index_add_(0, slots, pull.double())
-        squares += sums * sums
+        squares += (sums * sums).mean(1, keepdim=True)
         table -= 0.1 * sums / (squares + 1e-6).sqrt()
     assert relative_error(rows.data, table) < 1e-3
     assert not rows.data[30:].any() and not rows.squares[30:].any()
@@ -108,56 +106,9 @@ def test_the_order_of_lanes_changes_no_bit_of_a_row() -> None:
     assert torch.equal(*tables)
 
 
-def test_bytes_are_remembered_with_their_counts() -> None:
-    remembered = Remembered(24, CPU)
-    byte, count = [0] * 24, [0] * 24
-    generator = torch.Generator().manual_seed(2)
-    for _ in range(60):
-        slots = torch.randint(0, 12, (2, 5), generator=generator) + torch.tensor([[0], [12]])
-        # Few different bytes, so that some come several times in a row.
-        symbols = torch.randint(7, 9, (5,), generator=generator)
-        remembered.learn(slots, symbols)
-        for row in slots.tolist():
-            # A later lane takes the place of an earlier one that met it.
-            for slot, new in dict(zip(row, symbols.tolist(), strict=True)).items():
-                if count[slot] and byte[slot] == new:
-                    count[slot] = min(count[slot] + 1, 7)
-                elif count[slot] > 3:
-                    count[slot] //= 2
-                else:
-                    byte[slot], count[slot] = new, 1
-        expected = torch.tensor([256 * c + b for b, c in zip(byte, count, strict=True)])
-        assert torch.equal(remembered.look_up(torch.arange(24)), expected)
-    assert max(count) > 3
-
-
-def test_votes() -> None:
-    lanes, factor = 6, 8.0
-    count = torch.randint(0, COUNTS, (3, lanes), generator=torch.Generator().manual_seed(4))
-    count[:, 0] = 0
-    byte = torch.randint(40, 42, (3, lanes), generator=torch.Generator().manual_seed(5))
-
-    def reference(wide: list[Tensor]) -> Tensor:
-        out = wide[0]
-        for which in range(3):
-            chosen = torch.nn.functional.one_hot(byte[which], 256) * (count[which] > 0).unsqueeze(1)
-            out = out + factor * wide[1][which][count[which]].unsqueeze(1) * chosen
-        return out
-
-    pairs = gradients(
-        lambda tape, n: vote(tape, n[0], (count << 8) + byte, n[1], factor),
-        reference,
-        random(lanes, 256),
-        random(3, COUNTS, seed=2),
-    )
-    for pair in pairs:
-        assert relative_error(*pair) < 1e-4
-    assert not pairs[2][0][:, 0].any()
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_the_first_prediction_is_the_one_of_the_network_alone(model: ModelSettings) -> None:
-    alone = replace(model, ngrams=(), ngram_bits=0, ngram_size=0, ngram_hidden=0, ngram_rate=0)
+    alone = replace(model, ngrams=(), ngram_bits=0, ngram_size=0, ngram_rate=0)
     with torch.inference_mode():
         starts = [Model(settings, 4, CPU).predict().starts() for settings in (model, alone)]
     assert torch.equal(*starts)
@@ -189,12 +140,12 @@ def test_it_learns_more_than_the_network_alone(text: bytes, model: ModelSettings
         settings = replace(settings, learning_rate=5000, learning_rate_last=5000)
         return sum(len(block.payload) for block in encode_segment(text[:6_000], settings, 40, "cpu"))
 
-    larger = replace(model, ngrams=(3, 7, 15), ngram_bits=12, ngram_size=8, ngram_hidden=32)
-    alone = replace(model, ngrams=(), ngram_bits=0, ngram_size=0, ngram_hidden=0, ngram_rate=0)
+    larger = replace(model, ngrams=(3, 7, 15), ngram_bits=12, ngram_size=8)
+    alone = replace(model, ngrams=(), ngram_bits=0, ngram_size=0, ngram_rate=0)
     assert coded(larger) < 0.95 * coded(alone)
 
 
-def test_the_fingerprint_depends_on_what_is_remembered() -> None:
+def test_the_fingerprint_depends_on_rows() -> None:
     with torch.inference_mode():
         run = Model(MODELS[1], 4, CPU)
         before = run.fingerprint()
@@ -216,7 +167,7 @@ def test_its_tables_are_part_of_the_memory_needed() -> None:
     model = resolve(network="pac", semantics="ngrams").model
     large = replace(model, ngram_bits=model.ngram_bits + 4)
     more = memory.memory_needed(large, 512, 1) - memory.memory_needed(model, 512, 1)
-    assert more == 15 * 16 * (model.ngram_size + 1) * (len(model.ngrams) << model.ngram_bits)
+    assert more == 15 * (12 * model.ngram_size + 4) * (len(model.ngrams) << model.ngram_bits)
 
 
 def test_there_are_no_kernels_for_it() -> None:
@@ -231,7 +182,6 @@ WRONG: list[dict[str, Any]] = [
     {"ngram_bits": 7},
     {"ngram_bits": 25},
     {"ngram_size": 0},
-    {"ngram_hidden": 65537},
     {"ngram_rate": 0},
 ]
 

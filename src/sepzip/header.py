@@ -92,8 +92,7 @@ _SETTINGS = {
     50: _Setting("ngrams", 1, 65535, is_list=True, of_ngrams=True),
     51: _Setting("ngram_bits", 8, 24, of_ngrams=True),
     52: _Setting("ngram_size", 1, 64, of_ngrams=True),
-    53: _Setting("ngram_hidden", 1, 65536, of_ngrams=True),
-    54: _Setting("ngram_rate", 1, 1_000_000, of_ngrams=True),
+    53: _Setting("ngram_rate", 1, 1_000_000, of_ngrams=True),
 }
 
 _DEFAULTS = ModelSettings(semantics=False, patch=0, stride=0)

@@ -44,18 +44,18 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
-    return _network(model.network).parameters(model, lanes) + _ngram_rows(model) + _ngram_layers(model)
+    return _network(model.network).parameters(model, lanes) + _ngram_rows(model) + _ngram_layer(model)
 
 
 def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
     """Return an estimate, in bytes, of what coding a segment of `size` bytes takes.
 
-    Four float32 numbers a weight are kept and up to three more are in work at a time. Of rows two are kept
-    and room for sums, of their slots an entry and a claim.
+    Four float32 numbers a weight are kept and up to three more are in work at a time. Of rows the values and
+    room for their sums, in 64 bits, are kept.
     """
     network = _network(model.network)
-    weights = 28 * (network.parameters(model, lanes) + _ngram_layers(model))
-    weights += 16 * (_ngram_rows(model) + (len(model.ngrams) << model.ngram_bits))
+    weights = 28 * (network.parameters(model, lanes) + _ngram_layer(model)) + 12 * _ngram_rows(model)
+    weights += 4 * (len(model.ngrams) << model.ngram_bits)
     activations = lanes * (network.activations(model) + _ngram_activations(model) + 4 * 256 * 16)
     return weights + activations + network.work(model, size) + 4 * size + 32 * _MIB
 
@@ -181,20 +181,18 @@ def _fusing_parameters(model: ModelSettings) -> int:
 
 
 def _ngram_rows(model: ModelSettings) -> int:
-    """Return the numbers in the rows of all contexts."""
+    """Return the numbers in the rows of all n-grams."""
     return (len(model.ngrams) << model.ngram_bits) * model.ngram_size
 
 
-def _ngram_layers(model: ModelSettings) -> int:
-    """Return the weights from the rows to the logits, and those of the votes: 0 without contexts."""
-    contexts, hidden = len(model.ngrams), model.ngram_hidden
-    return hidden * (contexts * model.ngram_size + 257) + 256 + 8 * contexts if contexts else 0
+def _ngram_layer(model: ModelSettings) -> int:
+    """Return the weights from the rows to the logits: 0 without n-grams."""
+    return 256 * (len(model.ngrams) * model.ngram_size + 1) if model.ngrams else 0
 
 
 def _ngram_activations(model: ModelSettings) -> int:
-    """Per lane, and for each step of an update: rows in several copies, and the layer that takes them."""
-    rows = len(model.ngrams) * (12 * model.ngram_size + 24)
-    return 4 * model.update_steps * (rows + 12 * model.ngram_hidden)
+    """Per lane, and for each step of an update: rows in several copies, some of them in 64 bits."""
+    return 4 * model.update_steps * len(model.ngrams) * (16 * model.ngram_size + 24)
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,8 @@ class ModelSettings:
     once in `update_steps` steps.
 
     `ngrams` are the contexts beside the network: bit i of each says whether the byte i places before the
-    newest is part of it. Each has 2^`ngram_bits` slots with a row of `ngram_size` values, which is learned
-    with the rate `ngram_rate`, in millionths; `ngram_hidden` is the width of the layer that takes all rows.
-    Without them all of these are 0.
+    newest is part of it. Each has 2^`ngram_bits` rows of `ngram_size` values, which learn with the rate
+    `ngram_rate`, in millionths. Without them all of these are 0.
 
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
     slots. It has none of the settings before, and others do not have these.
@@ -97,7 +96,6 @@ class ModelSettings:
     ngrams: tuple[int, ...] = ()
     ngram_bits: int = 0
     ngram_size: int = 0
-    ngram_hidden: int = 0
     ngram_rate: int = 0
 
     @property
@@ -262,20 +260,14 @@ def _memory_of_contexts(lanes: int, contexts: int, table_bits: int) -> Preset:
     )
 
 
-_NGRAMS = (0b11, 0b111, 0b1111, 0b11111, 0b111111, 0b110)
+_NGRAMS = (0b1, 0b11, 0b111, 0b1111, 0b11111, 0b10, 0b1000, 0b1010, 0b1000_0000)
+"""The newest 1 to 5 bytes, and for records and samples bytes that are 2, 4 and 8 places back."""
 
 
 def with_ngrams(model: ModelSettings) -> ModelSettings:
-    """Return the model with contexts beside it, as many slots as suit its size."""
-    large = model.hidden > 512
-    return replace(
-        model,
-        ngrams=_NGRAMS,
-        ngram_bits=16 if large else 14,
-        ngram_size=16,
-        ngram_hidden=1024 if large else 256,
-        ngram_rate=100_000,
-    )
+    """Return the model with n-grams beside it, of as many rows as suit its size."""
+    bits = 16 if model.hidden > 512 else 14
+    return replace(model, ngrams=_NGRAMS, ngram_bits=bits, ngram_size=16, ngram_rate=100_000)
 
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
@@ -367,7 +359,7 @@ def resolve(
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it. With "ngrams" instead, contexts stand
+    A network that the SEB cannot stand in front of comes without it. With "ngrams" instead, n-grams stand
     beside the network alone. A name that is not in NETWORKS can be
     that of a network of another package (outside.py).
 

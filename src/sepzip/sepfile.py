@@ -36,7 +36,7 @@ def compress(
     """Return `data`, any object with a buffer, as one frame.
 
     `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off, "ngrams" puts
-    contexts beside the network instead; `lanes` is the most lanes of a segment and `segment_size` its most
+    n-grams beside the network instead; `lanes` is the most lanes of a segment and `segment_size` its most
     bytes. `device` is "auto", "cpu", "cuda" for all CUDA devices, or "cuda:1" or "cuda:0,1" for some.
     `streams` segments are in flight on each device, fewer where they do not fit into its memory or into
     `memory_limit` bytes of it; what comes out does not depend on how many. Raises UsageError, DeviceError or

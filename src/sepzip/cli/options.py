@@ -132,7 +132,7 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
     "--seb",
     "block",
     type=click.Choice(["patches", "ngrams"]),
-    help="What stands with the network: the published block, or contexts.  [default: patches]",
+    help="What is put to the network: the published block, or n-grams.  [default: patches]",
 )
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")

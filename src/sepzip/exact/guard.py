@@ -12,7 +12,7 @@ __all__ = ["ExactOnly", "InexactOperationError"]
 
 # Rounded alike everywhere, element by element, on float32 and float64; integers are exact anyway.
 _ELEMENTWISE = """
-    abs add add_ bitwise_and bitwise_and_ clamp clamp_ eq floor floor_ gt le lt mul mul_ neg neg_
+    abs add add_ bitwise_and bitwise_and_ clamp clamp_ eq floor floor_ le lt mul mul_ neg neg_
     reciprocal reciprocal_ round round_ rsub sub sub_ where __and__ __lshift__ __rshift__ __xor__
 """
 # Moves, converts or compares elements; amax is a choice among them, whatever the order.
@@ -102,6 +102,5 @@ _CHECKS: dict[str, Callable[[_Arguments], bool]] = {
     "matmul": _whole_product,
     "mm": _whole_product,
     "remainder": _integers,
-    "scatter_reduce_": _integers,
     "sum": _whole_sum,
 }

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .constants import constant
 from .functions import reciprocal_sqrt
-from .quantise import quantise
+from .quantise import exact_sum, quantise
 from .tape import Node, Tape
 
 __all__ = ["Rows"]
@@ -15,21 +15,23 @@ __all__ = ["Rows"]
 _GRADIENT_MOST = 1 << 20
 
 _EPSILON = 1e-6
-"""Added to the sum of squares, which it keeps a normal number."""
+"""Added to the mean of squares, which it keeps a normal number."""
 
 
 class Rows:
     """A table, float32 [count, size], that starts as zeros and learns by Adagrad (Duchi et al., 2011).
 
-    What a step costs depends on the rows that it looks up, not on their count. Shapes depend on nothing that
-    the table holds, so that a step can be captured.
+    Each row has one sum of squares, `squares` float32 [count, 1]: of each update's mean over its values. What
+    a step costs depends on the rows that it looks up, not on their count. No shape depends on what the table
+    holds, so that a step can be captured.
     """
 
     def __init__(self, count: int, size: int, rate: float, device: torch.device) -> None:
         self.data = torch.zeros((count, size), device=device)
-        self.squares = torch.zeros((count, size), device=device)
+        self.squares = torch.zeros((count, 1), device=device)
         self._sums = torch.zeros((count, size), dtype=torch.int64, device=device)
-        self._rate = rate
+        self._rate = constant(rate)
+        self._share = constant(1.0 / size)
 
     def look_up(self, tape: Tape, slots: Tensor) -> Node:
         """Return the rows [n, size] of these slots, int64 [n]; the backward pass moves them at once.
@@ -45,9 +47,10 @@ class Rows:
             self._sums.index_add_(0, slots, whole_sums)
             gradient = self._sums.index_select(0, slots).to(torch.float32).mul_(scale)
             self._sums.index_copy_(0, slots, whole_sums.zero_())
-            squares = self.squares.index_select(0, slots).add_(gradient * gradient)
-            inverse = reciprocal_sqrt(squares + constant(_EPSILON))
-            moved = self.data.index_select(0, slots).sub_(gradient.mul_(inverse).mul_(self._rate))
+            mean = exact_sum(gradient * gradient, 1).mul_(self._share)
+            squares = self.squares.index_select(0, slots).add_(mean)
+            factor = reciprocal_sqrt(squares + constant(_EPSILON)).mul_(self._rate)
+            moved = self.data.index_select(0, slots).sub_(gradient.mul_(factor))
             # Equal slots write equal bits, in whatever order.
             self.squares.index_copy_(0, slots, squares)
             self.data.index_copy_(0, slots, moved)

@@ -96,9 +96,9 @@ def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:
     initialiser = Initialiser(settings.seed, device)
     network = _builder(settings)(settings, lanes, parameters, initialiser)
     if isinstance(network, Reviewing) and settings.ngrams:
-        network = ReviewingWithNGrams(network, settings, lanes, parameters, initialiser)
+        network = ReviewingWithNGrams(network, settings, parameters, initialiser)
     elif settings.ngrams:
-        network = WithNGrams(network, settings, lanes, parameters, initialiser)
+        network = WithNGrams(network, settings, parameters, initialiser)
     parameters.seal()
     return network
 
