@@ -27,11 +27,10 @@ from test_nncp import SETTINGS as TINY_NNCP
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
-FIELDS = {"ngrams": (3, 6, 0b1000_0001), "ngram_bits": 8, "ngram_size": 3}
 
 
 def beside(model: ModelSettings) -> ModelSettings:
-    return replace(model, **FIELDS, ngram_rate=100_000)
+    return replace(model, ngrams=(3, 6, 0b1000_0001), ngram_bits=8, ngram_size=3, ngram_rate=100_000)
 
 
 TINY_PAC = replace(TINY, semantics=False, patch=0, stride=0)
@@ -47,7 +46,7 @@ MODELS = [
 def hashed(context: list[int], number: int, bits: int) -> int:
     """Return a context's slot as the docstring tells it; the newest byte comes last."""
     total = sum(
-        (byte + 1) * 0x9E3779B1 ** (place + 1)
+        (byte + 1) * pow(0x9E3779B1, place + 1, 2**32)
         for place, byte in enumerate(reversed(context))
         if number >> place & 1
     )
