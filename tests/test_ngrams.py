@@ -15,13 +15,14 @@ from sepzip.cli.options import read_arguments
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import UsageError
 from sepzip.exact.contexts import Contexts
+from sepzip.exact.gates import gated
 from sepzip.exact.guard import ExactOnly
-from sepzip.exact.rows import Rows
+from sepzip.exact.rows import EXPERIENCES, Rows
 from sepzip.exact.tape import Tape
 from sepzip.model import Model
 from sepzip.networks import base
 from sepzip.presets import NETWORKS, ModelSettings, resolve, with_ngrams
-from test_exact import random, relative_error
+from test_exact import gradients, random, relative_error
 from test_frame import refused_both_ways
 from test_nncp import SETTINGS as TINY_NNCP
 
@@ -91,6 +92,26 @@ def test_rows_learn_by_adagrad_the_sum_of_their_gradients() -> None:
         table -= 0.1 * sums / (squares + 1e-6).sqrt()
     assert relative_error(rows.data, table) < 1e-3
     assert not rows.data[30:].any() and not rows.squares[30:].any()
+
+
+def test_rows_are_classed_by_what_they_have_learned() -> None:
+    rows = Rows(5, 2, 0.1, CPU)
+    rows.squares.copy_(torch.tensor([[0.0], [2.0**-21], [2.0**-19], [1.5], [2.0**20]]))
+    assert rows.experience(torch.tensor([4, 0, 1, 2, 3])).tolist() == [EXPERIENCES - 1, 0, 0, 1, 20]
+
+
+def test_gates() -> None:
+    which = torch.tensor([0, 2, 2, 1, 0, 2])
+    pairs = gradients(
+        lambda tape, n: gated(tape, n[0], which, n[1], 4.0),
+        lambda wide: 4.0 * wide[1][which].unsqueeze(1) * wide[0],
+        random(6, 3),
+        random(4, seed=2),
+    )
+    assert relative_error(*pairs[0]) < 1e-6
+    assert relative_error(*pairs[2]) < 1e-5
+    # The rows learn as if all gates were open.
+    assert torch.equal(pairs[1][0], random(6, 3, seed=7))
 
 
 def test_the_order_of_lanes_changes_no_bit_of_a_row() -> None:

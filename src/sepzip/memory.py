@@ -186,13 +186,14 @@ def _ngram_rows(model: ModelSettings) -> int:
 
 
 def _ngram_layer(model: ModelSettings) -> int:
-    """Return the weights from the rows to the logits: 0 without n-grams."""
-    return 256 * (len(model.ngrams) * model.ngram_size + 1) if model.ngrams else 0
+    """Return the weights from the rows to the logits, and the gates of 32 classes of rows."""
+    count = len(model.ngrams)
+    return count * (256 * model.ngram_size + 32) + 256 if count else 0
 
 
 def _ngram_activations(model: ModelSettings) -> int:
     """Per lane, and for each step of an update: rows in several copies, some of them in 64 bits."""
-    return 4 * model.update_steps * len(model.ngrams) * (16 * model.ngram_size + 24)
+    return 4 * model.update_steps * len(model.ngrams) * (20 * model.ngram_size + 40)
 
 
 @dataclass(frozen=True)

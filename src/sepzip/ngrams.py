@@ -1,7 +1,8 @@
 """N-grams beside a base network: what was learned of its newest bytes together, added to its logits.
 
-Contexts, each a choice of the newest bytes, are hashed to rows of a table. The rows of all contexts, side by
-side, pass a linear layer to the logits. The rows start as zeros: the first step is that of the network alone.
+Contexts, each a choice of the newest bytes, are hashed to rows of a table. A row passes a gate, which is
+learned for each context and for how much the row has learned so far; the rows of all contexts, side by side,
+pass a linear layer to the logits. Rows start as zeros: the first step is that of the network alone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from .exact.add import add
 from .exact.contexts import Contexts
+from .exact.gates import gated
 from .exact.initialise import Initialiser
 from .exact.linear import linear
-from .exact.rows import Rows
+from .exact.rows import EXPERIENCES, Rows
 from .exact.tape import Node, Parameters, Tape
 from .presets import ModelSettings
 
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["NGrams", "ReviewingWithNGrams", "WithNGrams"]
 
+_GATE = 4.0
+"""What a gate's number is multiplied by: a gate is to learn within a few hundred steps."""
+
 
 class NGrams:
-    """The contexts' rows, and the layer from there to the logits."""
+    """The contexts' rows, their gates, and the layer from there to the logits."""
 
     def __init__(self, settings: ModelSettings, parameters: Parameters, initialiser: Initialiser) -> None:
         device, count = parameters.device, len(settings.ngrams)
@@ -38,14 +43,19 @@ class NGrams:
         inputs = count * settings.ngram_size
         self.weight = parameters.add(initialiser.uniform((inputs, 256), 1.0 / math.sqrt(inputs)))
         self.bias = parameters.add(torch.zeros(256, device=device))
+        self.gates = parameters.add(torch.full((count * EXPERIENCES,), 1.0 / _GATE, device=device))
+        self._first_gates = torch.arange(count, device=device) * EXPERIENCES
 
     def forward(self, tape: Tape, logits: Node, slots: Tensor) -> Node:
-        """Return the logits, [rows, 256], with what is added to them; slots int64 [contexts, rows]."""
-        looked_up = self.rows.look_up(tape, slots.t().reshape(-1))
-        joined = Node(looked_up.data.view(slots.shape[1], -1))  # [rows, contexts * size]
+        """Return the logits, [lanes, 256], with what is added to them; slots int64 [contexts, lanes]."""
+        lanes, flat = slots.shape[1], slots.t().reshape(-1)
+        which = self.rows.experience(flat).view(lanes, -1).add_(self._first_gates).view(-1)
+        looked_up = self.rows.look_up(tape, flat)  # [lanes * contexts, size]
+        passed = gated(tape, looked_up, which, self.gates, _GATE)
+        joined = Node(passed.data.view(lanes, -1))  # [lanes, contexts * size]
 
         def backward() -> None:
-            looked_up.add_gradient(joined.take_gradient().reshape(looked_up.data.shape))
+            passed.add_gradient(joined.take_gradient().reshape(passed.data.shape))
 
         tape.record(backward)
         return add(tape, logits, linear(tape, joined, self.weight, self.bias))

@@ -10,12 +10,18 @@ from .functions import reciprocal_sqrt
 from .quantise import exact_sum, quantise
 from .tape import Node, Tape
 
-__all__ = ["Rows"]
+__all__ = ["EXPERIENCES", "Rows"]
+
+EXPERIENCES = 32
+"""Classes of rows by how much they have learned."""
 
 _GRADIENT_MOST = 1 << 20
 
 _EPSILON = 1e-6
 """Added to the mean of squares, which it keeps a normal number."""
+
+_LEAST_EXPONENT = 107
+"""Of a sum of squares of 2^-20, as it stands in the bits: below that a row counts as new."""
 
 
 class Rows:
@@ -32,6 +38,14 @@ class Rows:
         self._sums = torch.zeros((count, size), dtype=torch.int64, device=device)
         self._rate = constant(rate)
         self._share = constant(1.0 / size)
+
+    def experience(self, slots: Tensor) -> Tensor:
+        """Return the classes of these rows, int64 [n] below EXPERIENCES, from slots int64 [n].
+
+        They are the powers of two that the sums of squares have reached.
+        """
+        exponent = self.squares.index_select(0, slots).view(-1).view(torch.int32) >> 23
+        return exponent.sub_(_LEAST_EXPONENT).clamp_(0, EXPERIENCES - 1).to(torch.int64)
 
     def look_up(self, tape: Tape, slots: Tensor) -> Node:
         """Return the rows [n, size] of these slots, int64 [n]; the backward pass moves them at once.
