@@ -5,7 +5,7 @@
 
 The variants of each network: `plain`, without anything; `wide`, the same with `hidden` widened until it has
 as many parameters as `ngrams`, to the nearest multiple of 8; `patches`, the published SEB in front, and
-`patches-wide`, widened likewise; `ngrams`, n-grams beside it. --set changes fields of `ngrams` alone.
+`patches-wide`, widened likewise; `ngrams`, n-grams beside it, and `both`. --set changes fields of these two.
 Bytes out are those of the coders, of a file's first bytes as one segment, cut to whole steps. Gains are the
 share of the bytes out of `wide` that a variant saves; the last lines of the table have their means.
 
@@ -35,7 +35,7 @@ from sepzip.memory import parameter_count
 
 Row = dict[str, Any]
 
-VARIANTS = ("plain", "wide", "patches", "patches-wide", "ngrams")
+VARIANTS = ("plain", "wide", "patches", "patches-wide", "ngrams", "both")
 BASE = "wide"
 """The variant that gains are measured against."""
 
@@ -96,10 +96,12 @@ def main() -> int:
 
 
 def variant_of(network: str, variant: str, lanes: int, changes: dict[str, Any]) -> presets.ModelSettings:
-    """Return the settings of a variant; `changes` are fields of those of `ngrams`."""
+    """Return the settings of a variant; `changes` are fields of those with n-grams."""
     ngrams = replace(presets.resolve(network=network, semantics="ngrams").model, **changes)
     if variant == "ngrams":
         return ngrams
+    if variant == "both":
+        return replace(presets.resolve(network=network, semantics="both").model, **changes)
     semantics = variant.startswith("patches")
     model = presets.resolve(network=network, semantics=semantics).model
     if model.semantics != semantics:

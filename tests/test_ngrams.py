@@ -236,6 +236,8 @@ def test_the_command_has_it() -> None:
     assert options is not None and options.preset == resolve(network="oreo", semantics="ngrams")
     options = read_arguments("sep", ["--network", "oreo", "--seb", "patches", "a"])
     assert options is not None and options.preset == resolve(network="oreo")
+    options = read_arguments("sep", ["--network", "oreo", "--seb", "both", "a"])
+    assert options is not None and options.preset.model == with_ngrams(NETWORKS["oreo"][True].model)
     for wrong in (["--seb", "ngrams", "--no-seb"], ["--seb", "nosuch"], ["-d", "--seb", "ngrams"]):
         with pytest.raises(UsageError):
             read_arguments("sep", ["--network", "oreo", *wrong, "a"])

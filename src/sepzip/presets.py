@@ -22,9 +22,13 @@ __all__ = [
     "NUMERICS_VERSION",
     "ModelSettings",
     "Preset",
+    "Semantics",
     "resolve",
     "with_ngrams",
 ]
+
+Semantics = bool | Literal["ngrams", "both"]
+"""What is put to a network: the SEB or nothing; n-grams beside it; or both."""
 
 NUMERICS_VERSION = 1
 """The set of exact operations (docs/numerics.md) that new frames are made with."""
@@ -353,14 +357,14 @@ DEFAULT_LEVEL = 5
 def resolve(
     level: int | None = None,
     network: str | None = None,
-    semantics: bool | Literal["ngrams"] = True,
+    semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it. With "ngrams" instead, n-grams stand
-    beside the network alone. A name that is not in NETWORKS can be
+    A network that the SEB cannot stand in front of comes without it. With "ngrams" n-grams stand beside
+    the network alone, with "both" beside the one with the SEB. A name that is not in NETWORKS can be
     that of a network of another package (outside.py).
 
     Raises UsageError for a level outside 1 to 9, an unknown name, n-grams beside a memory of contexts, or
@@ -375,19 +379,18 @@ def resolve(
         else:
             known = ", ".join(sorted({*NETWORKS, *outside.names()}))
             raise UsageError(f"unknown network {network!r}: choose one of {known}")
-        if semantics == "ngrams":
-            preset = replace(presets[False], model=_beside_ngrams(presets[False].model))
-        else:
-            preset = presets[semantics and True in presets]
+        preset = presets[semantics in (True, "both") and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level
         if level not in LEVELS:
             raise UsageError(f"level {level} is not one of {min(LEVELS)} to {max(LEVELS)}")
         preset = LEVELS[level]
-        if semantics == "ngrams":
-            preset = replace(preset, model=_beside_ngrams(preset.model))
         if not semantics and preset.model.semantics:
             preset = replace(preset, model=_without_semantics(preset.model))
+    if isinstance(semantics, str):
+        if semantics not in ("ngrams", "both"):
+            raise UsageError(f"semantics must be True, False, 'ngrams' or 'both', not {semantics!r}")
+        preset = replace(preset, model=_beside_ngrams(preset.model))
     if lanes is not None:
         most = preset.model.most_lanes
         if not 1 <= lanes <= most:

@@ -14,7 +14,7 @@ from .. import __version__
 from ..devices import Resources
 from ..errors import UsageError
 from ..memory import Share
-from ..presets import DEFAULT_LEVEL, LEVELS, NETWORKS, Preset, resolve
+from ..presets import DEFAULT_LEVEL, LEVELS, NETWORKS, Preset, Semantics, resolve
 from .messages import is_terminal
 from .sizes import read_limit, read_size
 
@@ -131,8 +131,8 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
 @click.option(
     "--seb",
     "block",
-    type=click.Choice(["patches", "ngrams"]),
-    help="What is put to the network: the published block, or n-grams.  [default: patches]",
+    type=click.Choice(["patches", "ngrams", "both"]),
+    help="What is put to the network: the published block, n-grams, or both.  [default: patches]",
 )
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")
@@ -225,7 +225,7 @@ def _command(
     return Options(
         files=files or (STANDARD_STREAM,),
         mode=mode,
-        preset=resolve(level, network, "ngrams" if block == "ngrams" else not no_seb, lanes, segment),
+        preset=resolve(level, network, _semantics(block, no_seb), lanes, segment),
         resources=Resources(device, streams, memory_limit),
         to_stdout=to_stdout,
         output=output,
@@ -238,3 +238,8 @@ def _command(
         json=as_json,
         profile=profile,
     )
+
+
+def _semantics(block: str | None, no_seb: bool) -> Semantics:
+    blocks: dict[str | None, Semantics] = {"ngrams": "ngrams", "both": "both"}
+    return blocks.get(block, not no_seb)
