@@ -14,6 +14,7 @@ from sepzip import memory
 from sepzip.cli.options import read_arguments
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import UsageError
+from sepzip.exact.adagrad import Slowing
 from sepzip.exact.contexts import Contexts
 from sepzip.exact.gates import gated
 from sepzip.exact.guard import ExactOnly
@@ -103,8 +104,8 @@ def test_rows_are_classed_by_what_they_have_learned() -> None:
 def test_gates() -> None:
     which = torch.tensor([0, 2, 2, 1, 0, 2])
     pairs = gradients(
-        lambda tape, n: gated(tape, n[0], which, n[1], 4.0),
-        lambda wide: 4.0 * wide[1][which].unsqueeze(1) * wide[0],
+        lambda tape, n: gated(tape, n[0], which, n[1]),
+        lambda wide: wide[1][which].unsqueeze(1) * wide[0],
         random(6, 3),
         random(4, seed=2),
     )
@@ -112,6 +113,19 @@ def test_gates() -> None:
     assert relative_error(*pairs[2]) < 1e-5
     # The rows learn as if all gates were open.
     assert torch.equal(pairs[1][0], random(6, 3, seed=7))
+
+
+def test_weights_that_learn_ever_more_slowly() -> None:
+    start, pulls = random(3, 4), [random(3, 4, seed=seed) for seed in range(2, 6)]
+    learned, expected, squares = Slowing(start.clone(), 0.1), start.double(), torch.zeros(3, 4)
+    for pull in pulls:
+        tape = Tape()
+        learned.on(tape).add_gradient(pull)
+        tape.run_backward()
+        squares += pull * pull
+        expected = expected - 0.1 * pull / (squares.double() + 1e-6).sqrt()
+    assert relative_error(learned.node.data, expected) < 1e-5
+    assert torch.equal(learned.squares, squares)
 
 
 def test_the_order_of_lanes_changes_no_bit_of_a_row() -> None:
@@ -179,7 +193,9 @@ def test_the_fingerprint_depends_on_rows() -> None:
 @pytest.mark.parametrize("model", MODELS[2:])
 def test_its_weights_are_counted(model: ModelSettings) -> None:
     parameters = base.build(model, 3, CPU).parameters
-    count = sum(node.data.numel() for node in parameters.nodes) + parameters.tables[0].numel()
+    count = sum(node.data.numel() for node in parameters.nodes) + sum(
+        table.numel() for table in parameters.tables[::2]
+    )
     assert memory.parameter_count(model, 3) == count
 
 

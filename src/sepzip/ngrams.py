@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .exact.adagrad import Slowing
 from .exact.add import add
 from .exact.contexts import Contexts
 from .exact.gates import gated
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NGrams", "ReviewingWithNGrams", "WithNGrams"]
 
-_GATE = 4.0
-"""What a gate's number is multiplied by: a gate is to learn within a few hundred steps."""
+_LAYER_RATE, _GATE_RATE = 0.5, 3.0
+"""The rates of the layer's weight and of the gates, as multiples of that of the rows."""
 
 
 class NGrams:
@@ -39,11 +40,14 @@ class NGrams:
         self.contexts = Contexts(settings.ngrams, settings.ngram_bits, device)
         slots, rate = count << settings.ngram_bits, settings.ngram_rate * 1e-6
         self.rows = Rows(slots, settings.ngram_size, rate, device)
-        parameters.tables += [self.rows.data, self.rows.squares]
         inputs = count * settings.ngram_size
-        self.weight = parameters.add(initialiser.uniform((inputs, 256), 1.0 / math.sqrt(inputs)))
+        weight = initialiser.uniform((inputs, 256), 1.0 / math.sqrt(inputs))
+        self.weight = Slowing(weight, rate * _LAYER_RATE)
+        self.gates = Slowing(torch.ones(count * EXPERIENCES, device=device), rate * _GATE_RATE)
+        for learned in (self.weight, self.gates):
+            parameters.tables += [learned.node.data, learned.squares]
+        parameters.tables += [self.rows.data, self.rows.squares]
         self.bias = parameters.add(torch.zeros(256, device=device))
-        self.gates = parameters.add(torch.full((count * EXPERIENCES,), 1.0 / _GATE, device=device))
         self._first_gates = torch.arange(count, device=device) * EXPERIENCES
 
     def forward(self, tape: Tape, logits: Node, slots: Tensor) -> Node:
@@ -51,14 +55,14 @@ class NGrams:
         lanes, flat = slots.shape[1], slots.t().reshape(-1)
         which = self.rows.experience(flat).view(lanes, -1).add_(self._first_gates).view(-1)
         looked_up = self.rows.look_up(tape, flat)  # [lanes * contexts, size]
-        passed = gated(tape, looked_up, which, self.gates, _GATE)
+        passed = gated(tape, looked_up, which, self.gates.on(tape))
         joined = Node(passed.data.view(lanes, -1))  # [lanes, contexts * size]
 
         def backward() -> None:
             passed.add_gradient(joined.take_gradient().reshape(passed.data.shape))
 
         tape.record(backward)
-        return add(tape, logits, linear(tape, joined, self.weight, self.bias))
+        return add(tape, logits, linear(tape, joined, self.weight.on(tape), self.bias))
 
 
 class WithNGrams:

@@ -13,12 +13,12 @@ __all__ = ["gated"]
 _GRADIENT_MOST = 1 << 20
 
 
-def gated(tape: Tape, rows: Node, which: Tensor, gates: Node, factor: float) -> Node:
-    """Return each row times factor and its gate; rows [n, size], which int64 [n], gates [count].
+def gated(tape: Tape, rows: Node, which: Tensor, gates: Node) -> Node:
+    """Return each row times its gate; rows [n, size], which int64 [n], gates [count].
 
     The rows get the gradient as if their gates were 1: those behind a closed gate go on learning.
     """
-    wide = gates.data.index_select(0, which).mul_(factor).unsqueeze(1)
+    wide = gates.data.index_select(0, which).unsqueeze(1)
     out = Node(rows.data * wide)
 
     def backward() -> None:
@@ -28,7 +28,7 @@ def gated(tape: Tape, rows: Node, which: Tensor, gates: Node, factor: float) -> 
         whole, scale = quantise(by_row, None, _GRADIENT_MOST)
         sums = torch.zeros(gates.data.shape, dtype=torch.int64, device=which.device)
         sums.index_add_(0, which, whole.to(torch.int64))
-        gates.add_gradient(sums.to(torch.float32).mul_(scale).mul_(factor))
+        gates.add_gradient(sums.to(torch.float32).mul_(scale))
 
     tape.record(backward)
     return out
