@@ -21,6 +21,7 @@ import torch
 from machine import device_name
 from sepzip import devices, presets, runs, tensors
 from sepzip.lanes import split_lanes
+from sepzip.segment import CodedBlock
 
 GROUP = 250
 
@@ -45,7 +46,7 @@ def main() -> None:
     settings = replace(preset.model, **numbers)
     lanes = preset.lanes
     device = torch.device(devices.pick_devices(options.device)[0])
-    losses, seconds, digest = measure(data, settings, lanes, device)
+    losses, seconds, block = measure(data, settings, lanes, device)
     result = {
         "file": options.file.name,
         "bytes": len(data),
@@ -55,7 +56,7 @@ def main() -> None:
         "steps_per_second": round(len(losses) / seconds, 1),
         "bits_per_byte": round(float(np.sum(losses)) * lanes / len(data), 4),
         "mean_loss": grouped(losses, GROUP),
-        "payload_sha256": digest,
+        "payload_sha256": hashlib.sha256(block.payload).hexdigest(),
         "settings": asdict(settings),
     }
     print(json.dumps(result), flush=True)
@@ -74,8 +75,11 @@ def grouped(losses: list[float], group: int) -> list[float]:
 
 def measure(
     data: bytes, settings: presets.ModelSettings, lanes: int, device: torch.device
-) -> tuple[list[float], float, str]:
-    """Return the mean loss of each step in bits, the seconds, and the coder's output's SHA-256."""
+) -> tuple[list[float], float, CodedBlock]:
+    """Return the mean loss of each step in bits, the seconds, and all steps as one block.
+
+    Where `data` does not fill the last step, it is coded as if zeros did.
+    """
     matrix = split_lanes(np.frombuffer(data, np.uint8), lanes)
     losses: list[float] = []
     block = None
@@ -91,7 +95,7 @@ def measure(
         seconds = time.perf_counter() - begun
     if block is None:
         raise RuntimeError("the last chunk ended no block")
-    return losses, seconds, hashlib.sha256(block.payload).hexdigest()
+    return losses, seconds, block
 
 
 if __name__ == "__main__":

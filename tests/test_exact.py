@@ -505,6 +505,7 @@ presets_and_lanes = [
 ]
 for network in ("lstm", "decmac-small", "nncp-small", "oreo-small", "patchtst-small"):
     presets_and_lanes.append((presets.resolve(network=network), 75))
+presets_and_lanes.append((presets.resolve(network="pac-small", semantics="ngrams"), 75))
 for preset, lanes in presets_and_lanes:
     for block in encode_segment(data, preset.model, lanes, "cpu"):
         print(block.fingerprint, block.payload[:50])

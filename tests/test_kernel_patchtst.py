@@ -1,4 +1,4 @@
-"""PatchTST's kernels against the plain network: every weight and moment after several steps, to the last bit."""
+"""PatchTST's kernels against the plain network: weights and moments after several steps, to the last bit."""
 
 from __future__ import annotations
 

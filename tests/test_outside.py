@@ -126,6 +126,16 @@ def test_the_seb_goes_with_it_only_where_it_says_so(example: OutsideNetwork) -> 
         base.build(model, 1, torch.device("cpu"))
 
 
+def test_ngrams_go_with_it(example: OutsideNetwork, text: bytes) -> None:
+    packed = sepzip.compress(text[:500], network=NAME, semantics="ngrams", lanes=4, device="cpu")
+    assert sepzip.decompress(packed, device="cpu") == text[:500]
+    model = resolve(network=NAME, semantics="ngrams").model
+    parameters = base.build(model, 5, torch.device("cpu")).parameters
+    count = sum(node.data.numel() for node in parameters.nodes)
+    count += sum(table.numel() for table in parameters.tables[::2])
+    assert memory.parameter_count(model, 5) == count
+
+
 def test_two_packages_with_one_name_are_refused(install: Install) -> None:
     install("one", **{NAME: "sepzip_perceptron:network"})
     install("two", **{NAME: "sepzip_perceptron:network"})

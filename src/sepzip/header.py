@@ -37,7 +37,7 @@ class _Setting:
     """How one field of ModelSettings is written: the range of its number, or of each number of its list.
 
     Where `networks` names some, the others' headers leave it out, and their models have `absent`. Without, it
-    belongs to all that learn by gradients.
+    belongs to all that learn by gradients. Those `of_ngrams` are left out where a model has none.
     """
 
     field: str
@@ -45,6 +45,7 @@ class _Setting:
     most: int
     is_list: bool = False
     networks: frozenset[str] | None = None
+    of_ngrams: bool = False
 
     @property
     def absent(self) -> int | tuple[int, ...]:
@@ -88,6 +89,10 @@ _SETTINGS = {
     31: _Setting("beta1", 0, 999_900, networks=_BETAS),
     32: _Setting("beta2", 0, 999_900, networks=_BETAS),
     40: _Setting("update_steps", 1, 1024, networks=_NNCP),
+    50: _Setting("ngrams", 1, 65535, is_list=True, of_ngrams=True),
+    51: _Setting("ngram_bits", 8, 24, of_ngrams=True),
+    52: _Setting("ngram_size", 1, 64, of_ngrams=True),
+    53: _Setting("ngram_rate", 1, 1_000_000, of_ngrams=True),
 }
 
 _DEFAULTS = ModelSettings(semantics=False, patch=0, stride=0)
@@ -117,7 +122,7 @@ def encode_header(model: ModelSettings | None) -> bytes:
         name = model.network.encode("ascii")
         numerics, body = NUMERICS_VERSION, bytes([len(name)]) + name
         for identifier, setting in _SETTINGS.items():
-            if not setting.belongs_to(model.network):
+            if not setting.belongs_to(model.network) or (setting.of_ngrams and not model.ngrams):
                 continue
             value = getattr(model, setting.field)
             body += bytes([identifier])
@@ -206,8 +211,9 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
         if fields:
             raise CorruptError("the header has settings but no network: it is damaged")
         return None
+    has_ngrams = any(setting.of_ngrams and setting.field in fields for setting in _SETTINGS.values())
     for setting in _SETTINGS.values():
-        if not setting.belongs_to(network):
+        if not setting.belongs_to(network) or (setting.of_ngrams and not has_ngrams):
             fields[setting.field] = setting.absent
         elif setting.field not in fields:
             raise CorruptError(f"the header lacks the setting {setting.field}: it is damaged")
@@ -260,6 +266,10 @@ def _fault(model: ModelSettings) -> str | None:
         if not setting.belongs_to(model.network):
             if value != setting.absent:
                 return f"{setting.field} is {value}, which {model.network} does not have"
+            continue
+        if setting.of_ngrams and not model.ngrams:
+            if value != setting.absent:
+                return f"{setting.field} is {value} although there are no ngrams"
             continue
         if setting.is_list and len(value) > _MOST_LANE_WIDTHS:
             return f"{setting.field} has {len(value)} entries, more than {_MOST_LANE_WIDTHS}"

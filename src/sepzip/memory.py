@@ -43,17 +43,19 @@ class Share:
 
 def parameter_count(model: ModelSettings, lanes: int) -> int:
     """Return how many weights the model has, those of the lanes included."""
-    return _network(model.network).parameters(model, lanes)
+    return _network(model.network).parameters(model, lanes) + _ngram_rows(model) + _ngram_layer(model)
 
 
 def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
     """Return an estimate, in bytes, of what coding a segment of `size` bytes takes.
 
-    Four float32 numbers a weight are kept and up to three more are in work at a time.
+    Four float32 numbers a weight are kept and up to three more are in work at a time. Of rows the values and
+    room for their sums, in 64 bits, are kept.
     """
     network = _network(model.network)
-    weights = 28 * network.parameters(model, lanes)
-    activations = lanes * (network.activations(model) + 4 * 256 * 16)
+    weights = 28 * (network.parameters(model, lanes) + _ngram_layer(model)) + 12 * _ngram_rows(model)
+    weights += 4 * (len(model.ngrams) << model.ngram_bits)
+    activations = lanes * (network.activations(model) + _ngram_activations(model) + 4 * 256 * 16)
     return weights + activations + network.work(model, size) + 4 * size + 32 * _MIB
 
 
@@ -175,6 +177,22 @@ def _nncp_activations(model: ModelSettings) -> int:
 def _fusing_parameters(model: ModelSettings) -> int:
     """Return the weights with which the SEB makes one patch, but for its table: 0 without the SEB."""
     return 2 * (model.context - model.patch + 1) + 1 if model.semantics else 0
+
+
+def _ngram_rows(model: ModelSettings) -> int:
+    """Return the numbers in the rows of all n-grams."""
+    return (len(model.ngrams) << model.ngram_bits) * model.ngram_size
+
+
+def _ngram_layer(model: ModelSettings) -> int:
+    """Return the weights from the rows to the logits, and the gates of 32 classes of rows."""
+    count = len(model.ngrams)
+    return count * (256 * model.ngram_size + 32) + 256 if count else 0
+
+
+def _ngram_activations(model: ModelSettings) -> int:
+    """Per lane, and for each step of an update: rows in several copies, some of them in 64 bits."""
+    return 4 * model.update_steps * len(model.ngrams) * (20 * model.ngram_size + 40)
 
 
 @dataclass(frozen=True)

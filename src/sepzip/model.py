@@ -33,7 +33,7 @@ class Model:
             raise UsageError(f"{settings.network} cannot learn several steps at once: set update_steps to 1")
         self._optimizer = Adam(self._network.parameters, settings, lanes * self._update_steps)
         # The bytes of an update, and the context of the first of them.
-        length = settings.context + self._update_steps
+        length = settings.seen + self._update_steps
         self._seen = torch.zeros((length, lanes), dtype=torch.int64, device=device)
         self._context = self._seen[self._update_steps :]
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
@@ -95,19 +95,24 @@ class Model:
 def state_fingerprint(parameters: Parameters, optimizer: Adam) -> Tensor:
     """Return 32 bits, int64 [1], that depend on every bit of every weight and moment.
 
-    The numbers count in the order in which the parameters were made, as if nothing lay between them.
+    The numbers count in the order in which the parameters were made, as if nothing lay between them; the
+    tables follow one by one, where there are any.
     """
-    count = sum(node.data.numel() for node in parameters.nodes)
-    parts = -(-count // _FINGERPRINT_PART)
+    states = [
+        [node.part_of(state) for node in parameters.nodes]
+        for state in (parameters.data, optimizer.first, optimizer.second)
+    ]
     device = parameters.device
-    odd = 2 * torch.arange(min(count, _FINGERPRINT_PART), device=device) + 1
     total = torch.zeros(1, dtype=torch.int64, device=device)
-    for state in (parameters.data, optimizer.first, optimizer.second):
+    for state in [*states, *([table] for table in parameters.tables)]:
+        pieces = [part.reshape(-1).view(torch.int32) for part in state]
+        count = sum(map(len, pieces))
+        parts = -(-count // _FINGERPRINT_PART)
+        odd = 2 * torch.arange(min(count, _FINGERPRINT_PART), device=device) + 1
         # All of it wraps modulo 2^64, like every integer sum here, in any order.
         sums = torch.zeros(parts, dtype=torch.int64, device=device)
         place = 0
-        for node in parameters.nodes:
-            values = node.part_of(state).reshape(-1).view(torch.int32)
+        for values in pieces:
             while len(values):
                 part, within = divmod(place, _FINGERPRINT_PART)
                 piece = values[: _FINGERPRINT_PART - within]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from . import outside
 from .errors import UsageError
@@ -21,8 +22,13 @@ __all__ = [
     "NUMERICS_VERSION",
     "ModelSettings",
     "Preset",
+    "Semantics",
     "resolve",
+    "with_ngrams",
 ]
+
+Semantics = bool | Literal["ngrams", "both"]
+"""What is put to a network: the SEB or nothing; n-grams beside it; or both."""
 
 NUMERICS_VERSION = 1
 """The set of exact operations (docs/numerics.md) that new frames are made with."""
@@ -59,6 +65,10 @@ class ModelSettings:
     The Transformer of NNCP attends to `context` bytes before those of its update, and updates its weights
     once in `update_steps` steps.
 
+    `ngrams` are the contexts beside the network: bit i of each says whether the byte i places before the
+    newest is part of it. Each has 2^`ngram_bits` rows of `ngram_size` values, which learn with the rate
+    `ngram_rate`, in millionths. Without them all of these are 0.
+
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
     slots. It has none of the settings before, and others do not have these.
     """
@@ -87,12 +97,21 @@ class ModelSettings:
     beta2: int = 999_000
     contexts: int = 0
     table_bits: int = 0
+    ngrams: tuple[int, ...] = ()
+    ngram_bits: int = 0
+    ngram_size: int = 0
+    ngram_rate: int = 0
 
     @property
     def width(self) -> int:
         """The number of values that a base network takes from each lane, or as one of its tokens."""
         joined = self.patch if self.semantics else self.token or self.context
         return joined * (self.embedding + self.positions)
+
+    @property
+    def seen(self) -> int:
+        """The newest bytes of a lane that a prediction depends on directly."""
+        return max(self.context, *(number.bit_length() for number in self.ngrams), 0)
 
     @property
     def most_lanes(self) -> int:
@@ -245,6 +264,16 @@ def _memory_of_contexts(lanes: int, contexts: int, table_bits: int) -> Preset:
     )
 
 
+_NGRAMS = (0b1, 0b11, 0b111, 0b1111, 0b11111, 0b10, 0b1000, 0b1010, 0b1000_0000)
+"""The newest 1 to 5 bytes, and for records and samples bytes that are 2, 4 and 8 places back."""
+
+
+def with_ngrams(model: ModelSettings) -> ModelSettings:
+    """Return the model with n-grams beside it, of as many rows as suit its size."""
+    bits = 16 if model.hidden > 512 else 14
+    return replace(model, ngrams=_NGRAMS, ngram_bits=bits, ngram_size=16, ngram_rate=100_000)
+
+
 NETWORKS: dict[str, dict[bool, Preset]] = {
     "oreo": {
         True: Preset(_OREO_SEMANTIC, lanes=512),
@@ -328,17 +357,19 @@ DEFAULT_LEVEL = 5
 def resolve(
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it. A name that is not in NETWORKS can be
+    A network that the SEB cannot stand in front of comes without it. With "ngrams" n-grams stand beside
+    the network alone, with "both" beside the one with the SEB. A name that is not in NETWORKS can be
     that of a network of another package (outside.py).
 
-    Raises UsageError for a level outside 1 to 9, an unknown name, or lanes or a segment size that the format
-    does not have; UnsupportedError for a network of another package that does not load.
+    Raises UsageError for a level outside 1 to 9, an unknown name, n-grams beside a memory of contexts, or
+    lanes or a segment size that the format does not have; UnsupportedError for a network of another package
+    that does not load.
     """
     if network is not None:
         if network in NETWORKS:
@@ -348,7 +379,7 @@ def resolve(
         else:
             known = ", ".join(sorted({*NETWORKS, *outside.names()}))
             raise UsageError(f"unknown network {network!r}: choose one of {known}")
-        preset = presets[semantics and True in presets]
+        preset = presets[semantics in (True, "both") and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level
         if level not in LEVELS:
@@ -356,6 +387,10 @@ def resolve(
         preset = LEVELS[level]
         if not semantics and preset.model.semantics:
             preset = replace(preset, model=_without_semantics(preset.model))
+    if isinstance(semantics, str):
+        if semantics not in ("ngrams", "both"):
+            raise UsageError(f"semantics must be True, False, 'ngrams' or 'both', not {semantics!r}")
+        preset = replace(preset, model=_beside_ngrams(preset.model))
     if lanes is not None:
         most = preset.model.most_lanes
         if not 1 <= lanes <= most:
@@ -366,3 +401,9 @@ def resolve(
             raise UsageError(f"the segment size must be from 1 to {MOST_SEGMENT} bytes, not {segment_size}")
         preset = replace(preset, segment_size=segment_size)
     return preset
+
+
+def _beside_ngrams(model: ModelSettings) -> ModelSettings:
+    if model.contexts:
+        raise UsageError("n-grams go with a network that learns by gradients: name one with --network")
+    return with_ngrams(model)

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, cast, overload
 from .content import ContentReader
 from .devices import Resources
 from .pipeline import Compressor, bytes_a_segment, decompress_stream
-from .presets import resolve
+from .presets import Semantics, resolve
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +26,7 @@ def compress(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",
@@ -35,12 +35,13 @@ def compress(
 ) -> bytes:
     """Return `data`, any object with a buffer, as one frame.
 
-    `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off; `lanes` is the
-    most lanes of a segment and `segment_size` its most bytes. `device` is "cpu", "cuda" for all CUDA devices,
-    "cuda:1" or "cuda:0,1" for some, or "auto" for whichever is expected to be done sooner. `streams`
-    segments are in flight on each device, fewer where they do not fit into its memory or into `memory_limit`
-    bytes of it; what comes out does not depend on how many, nor on the device. Raises UsageError, DeviceError
-    or OutOfMemoryError.
+    `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off, "ngrams" puts
+    n-grams beside the network instead, "both" beside the network with the SEB; `lanes` is the most lanes of a
+    segment and `segment_size` its most bytes. `device` is "cpu", "cuda" for all CUDA devices, "cuda:1" or
+    "cuda:0,1" for some, or "auto" for whichever is expected to be done sooner. `streams` segments are in
+    flight on each device, fewer where they do not fit into its memory or into `memory_limit` bytes of it;
+    what comes out does not depend on how many, nor on the device. Raises UsageError, DeviceError or
+    OutOfMemoryError.
     """
     preset = resolve(level, network, semantics, lanes, segment_size)
     resources = Resources(device, streams, memory_limit)
@@ -102,7 +103,7 @@ class SepFile(io.BufferedIOBase):
         *,
         level: int | None = None,
         network: str | None = None,
-        semantics: bool = True,
+        semantics: Semantics = True,
         lanes: int | None = None,
         segment_size: int | None = None,
         device: str = "auto",
@@ -305,7 +306,7 @@ def open(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",
@@ -324,7 +325,7 @@ def open(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",
@@ -342,7 +343,7 @@ def open(
     *,
     level: int | None = None,
     network: str | None = None,
-    semantics: bool = True,
+    semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
     device: str = "auto",

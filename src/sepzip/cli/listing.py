@@ -112,7 +112,8 @@ def _row(name: str, summary: FileSummary) -> _Row:
 def _network(frame: FrameSummary) -> str:
     if frame.model is None:
         return "stored"
-    return f"seb+{frame.model.network}" if frame.model.semantics else frame.model.network
+    model = frame.model
+    return "seb+" * model.semantics + model.network + "+ngrams" * bool(model.ngrams)
 
 
 def _memory(summary: FileSummary) -> str:

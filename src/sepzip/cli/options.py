@@ -14,7 +14,7 @@ from .. import __version__
 from ..devices import Resources
 from ..errors import UsageError
 from ..memory import Share
-from ..presets import DEFAULT_LEVEL, LEVELS, NETWORKS, Preset, resolve
+from ..presets import DEFAULT_LEVEL, LEVELS, NETWORKS, Preset, Semantics, resolve
 from .messages import is_terminal
 from .sizes import read_limit, read_size
 
@@ -128,6 +128,12 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
     help=f"Instead of a level: {', '.join(sorted(NETWORKS))}, or one of another package.",
 )
 @click.option("--no-seb", is_flag=True, help="Leave out the semantics enhancement block.")
+@click.option(
+    "--seb",
+    "block",
+    type=click.Choice(["patches", "ngrams", "both"]),
+    help="What is put to the network: the published block, n-grams, or both.  [default: patches]",
+)
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")
 @click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N or cuda:N,M.")
@@ -159,6 +165,7 @@ def _command(
     verify: bool,
     network: str | None,
     no_seb: bool,
+    block: str | None,
     lanes: int | None,
     segment: int | None,
     device: str,
@@ -182,6 +189,7 @@ def _command(
     how_to_code = {
         "--network": network is not None,
         "--no-seb": no_seb,
+        "--seb": block is not None,
         "--lanes": lanes is not None,
         "--segment": segment is not None,
         "--verify": verify,
@@ -200,6 +208,7 @@ def _command(
         "--rm needs an output that is a file: leave out -c": remove and to_stdout,
         "--json goes with -l or -t": as_json and writes,
         "--network names a level of its own: leave out the number": network is not None and level is not None,
+        "--seb and --no-seb exclude each other": block is not None and no_seb,
         "--verify reads the output back: give it a file with -o": (
             verify and (to_stdout or (from_stdin and output is None))
         ),
@@ -216,7 +225,7 @@ def _command(
     return Options(
         files=files or (STANDARD_STREAM,),
         mode=mode,
-        preset=resolve(level, network, not no_seb, lanes, segment),
+        preset=resolve(level, network, _semantics(block, no_seb), lanes, segment),
         resources=Resources(device, streams, memory_limit),
         to_stdout=to_stdout,
         output=output,
@@ -229,3 +238,8 @@ def _command(
         json=as_json,
         profile=profile,
     )
+
+
+def _semantics(block: str | None, no_seb: bool) -> Semantics:
+    blocks: dict[str | None, Semantics] = {"ngrams": "ngrams", "both": "both"}
+    return blocks.get(block, not no_seb)

@@ -58,6 +58,7 @@ class Parameters:
 
     One buffer lets the optimizer treat every weight in one pass. Each parameter begins at a multiple of
     ALIGNMENT numbers, so that kernels can read it in wide words; what lies between is zero and stays so.
+    `tables` hold what is learnt by rules of their own, a few places in a step.
     """
 
     ALIGNMENT = 64
@@ -67,6 +68,7 @@ class Parameters:
         self.nodes: list[ParameterNode] = []
         self.data = torch.empty(0)
         self.grad = torch.empty(0)
+        self.tables: list[torch.Tensor] = []
 
     def add(self, initial: Tensor) -> ParameterNode:
         """Return a parameter that starts as `initial`; usable once `seal` has been called."""

@@ -14,6 +14,7 @@ from .. import outside
 from ..errors import UnsupportedError
 from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
+from ..ngrams import ReviewingWithNGrams, WithNGrams
 from ..presets import ModelSettings
 
 __all__ = ["Front", "Kernels", "Network", "Reviewing", "build", "has_kernels", "kernels_of", "register"]
@@ -77,9 +78,9 @@ def register(name: str, builder: Builder, kernels: Kernels | None = None) -> Non
 
 
 def has_kernels(settings: ModelSettings, lanes: int) -> bool:
-    """Return whether the network of these settings has a twin made of kernels for so many lanes."""
+    """Return whether the network of these settings has kernels for so many lanes; with n-grams none has."""
     kernels = _kernels.get(settings.network)
-    return kernels is not None and kernels.fits(settings, lanes)
+    return kernels is not None and not settings.ngrams and kernels.fits(settings, lanes)
 
 
 def kernels_of(name: str) -> Any:
@@ -95,6 +96,10 @@ def build(settings: ModelSettings, lanes: int, device: torch.device) -> Network:
     parameters = Parameters(device)
     initialiser = Initialiser(settings.seed, device)
     network = _builder(settings)(settings, lanes, parameters, initialiser)
+    if isinstance(network, Reviewing) and settings.ngrams:
+        network = ReviewingWithNGrams(network, settings, parameters, initialiser)
+    elif settings.ngrams:
+        network = WithNGrams(network, settings, parameters, initialiser)
     parameters.seal()
     return network
 
