@@ -140,6 +140,37 @@ def test_linear_sums(sizes: tuple[int, int, int]) -> None:
     assert torch.equal(sums.sum(0).cpu().double(), expected)
 
 
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize(("lanes", "inputs", "outputs"), [(3, 40, 20), (65, 5, 130), (2, 3, 1100)])
+def test_input_gradient(lanes: int, inputs: int, outputs: int, adds: bool) -> None:
+    layer = _layer(lanes, inputs, outputs)
+    tape, x = Tape(), Node(layer.x)
+    out = linear(tape, x, Node(layer.weight), Node(layer.bias))
+    out.add_gradient(layer.gradient)
+    if adds:
+        x.add_gradient(layer.x)
+    tape.run_backward()
+    assert x.grad is not None
+    scaled = layer.gradient * layer.scale_weight.cpu()
+    high, low, scale = _digits(scaled)
+    gradient = torch.full((lanes, inputs), 9.0, device=DEVICE)
+    added = layer.x.to(DEVICE) if adds else None
+    for scales in (scale, _largest(scaled).to(DEVICE)):
+        kernels.input_gradient(high, low, scales, layer.by_input, gradient, added)
+        assert _same(gradient, x.grad)
+
+
+def test_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of the products of many rows, of fewer."""
+    monkeypatch.setattr(kernels, "_MANY_PROGRAMS", 1)
+    monkeypatch.setattr(kernels, "_MANY_ROWS", 1)
+    sizes = (70, 130, 140)
+    test_linear_forward(sizes, True)
+    test_linear_sums(sizes)
+    test_hidden_gradient(sizes)
+    test_gradient_by_the_input(sizes)
+
+
 @triton.jit
 def _add_up(high, low, scale, out, count, outputs, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

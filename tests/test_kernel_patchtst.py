@@ -1,4 +1,4 @@
-"""PatchTST's kernels against the plain network: weights and moments after several steps, to the last bit."""
+"""PatchTST's kernels against the plain network: every weight and moment after steps, to the last bit."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _train_fused(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
     [
         (3, 2, _TINY),
         # More inputs than a program quantises at once, more rows than a tile has.
-        (22, 2, replace(_TINY, hidden=260, heads=1)),
+        (22, 1, replace(_TINY, hidden=260, heads=1)),
         (1, 2, replace(_TINY, context=2, hidden=1, embedding=1, positions=0, heads=1)),
         (3, 2, _SEMANTIC),
         # One token, more lanes than a program of the SEB takes, one of everything else.

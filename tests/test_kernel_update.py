@@ -141,6 +141,41 @@ def test_shared_layer(sizes: tuple[int, int, int], from_largest: bool) -> None:
         assert _same(scale_weight, scale.squeeze(0))
 
 
+@pytest.mark.parametrize(("lanes", "inputs", "outputs"), [(1, 1, 1), (600, 70, 33)])
+def test_update_by_sums_in_parts(lanes: int, inputs: int, outputs: int) -> None:
+    generator = torch.Generator().manual_seed(lanes)
+    learner, weight = _learner(), _Both(_uneven(generator, inputs, outputs))
+    by_input, by_output = _int8(inputs, outputs), _int8(outputs, inputs)
+    scale_weight = torch.empty(outputs, device=DEVICE)
+    x, gradient = _uneven(generator, lanes, inputs), _uneven(generator, lanes, outputs)
+    tape, nodes = Tape(), (Node(x), Node(weight.plain.weight), Node(torch.zeros(outputs)))
+    linear(tape, *nodes).add_gradient(gradient)
+    tape.run_backward()
+    weight.learn(nodes[1].grad, learner)
+
+    whole_x, scale_x = quantise(x, 1, INT8_MOST)
+    columns, scale = quantise(gradient * scale_x, 0, INT16_MOST)
+    high, low = (digit.to(torch.int8).to(DEVICE) for digit in split_digits(columns.t().contiguous()))
+    digits = Digits(high, low, scale.squeeze(0).to(DEVICE))
+    shape = (-(-lanes // 256), inputs, outputs)
+    sums = [torch.full(shape, 9, dtype=torch.int32, device=DEVICE) for _ in range(2)]
+    update.weight_sums(whole_x.t().to(torch.int8).contiguous().to(DEVICE), digits, sums[0], sums[1])
+    update.summed_update(
+        sums[0], sums[1], digits.scale, weight.fused, learner, by_input, by_output, scale_weight
+    )
+    assert weight.are_same
+    whole, scale = quantise(weight.plain.weight, 0, INT8_MOST)
+    assert torch.equal(by_input.cpu().to(torch.float32), whole)
+    assert torch.equal(by_output.cpu().to(torch.float32), whole.t())
+    assert _same(scale_weight, scale.squeeze(0))
+
+
+def test_which_weights_are_summed_in_parts() -> None:
+    """Those of few tiles and many rows."""
+    assert update.weight_parts(256, 256, 8192) == 16 and update.weight_parts(256, 512, 8192) == 8
+    assert update.weight_parts(256, 256, 512) == update.weight_parts(256, 4096, 8192) == 1
+
+
 def test_biases_of_wide_layers() -> None:
     """Beyond 1,024 outputs a program takes more columns."""
     lanes, outputs = 3, 1030

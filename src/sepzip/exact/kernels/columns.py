@@ -152,6 +152,19 @@ def _find_largest(
 
 
 @triton.jit
+def _column_scale(largest, column, width: tl.constexpr, most: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return (factor, scale) of columns from the bits of their largest sizes.
+
+    By way of two copies, whose largest is taken, so that a column is divided for by few threads and handed
+    on. Otherwise every thread would divide for all columns of which it holds a row.
+    """
+    copies = column[:, None] + tl.zeros((COLUMNS, 2), tl.int32)
+    bits = tl.load(largest + copies, mask=copies < width, other=0)
+    factor, scale = row_scale(from_bits(bits), most)
+    return tl.max(factor, 1), tl.max(scale, 1)
+
+
+@triton.jit
 def _layer_columns(
     gradient,
     scale_x,
@@ -189,8 +202,7 @@ def _layer_columns(
         tl.store(row_low + place, bottom, mask=inside)
 
     # For the weight's.
-    bits = tl.load(product_largest + column, mask=column_inside, other=0)
-    factor, unit = row_scale(from_bits(bits), _INT16_MOST)
+    factor, unit = _column_scale(product_largest, column, width, _INT16_MOST, COLUMNS)
     scale_row = scale_of_rows(scale_x, row, there, x_largest)
     whole = whole_number(g * scale_row[:, None], factor[None, :])
     top, bottom = split_digits(whole)
@@ -201,8 +213,7 @@ def _layer_columns(
         tl.store(scale + column, unit, mask=column_inside)
 
     # For the bias's.
-    bits = tl.load(largest + column, mask=column_inside, other=0)
-    factor, _ = row_scale(from_bits(bits), _SUM_MOST)
+    factor, _ = _column_scale(largest, column, width, _SUM_MOST, COLUMNS)
     total = tl.sum(whole_number(g, factor[None, :]), 0).to(tl.int64)
     tl.atomic_add(sums + column, total, mask=column_inside, sem="relaxed")
 

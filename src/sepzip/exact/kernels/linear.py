@@ -121,14 +121,6 @@ def product_of_digits(
 
 def _tile(rows: int, columns: int) -> tuple[int, int, int]:
     """Return a tile's rows and columns, and its warps: the largest that still gives enough programs."""
-    if triton.cdiv(rows, 128) * triton.cdiv(columns, 128) >= _MANY_PROGRAMS:
-        return 128, 128, 8
-    size = 64 if triton.cdiv(rows, 64) * triton.cdiv(columns, 64) >= 64 else 32
-    return size, size, 4
-
-
-def _digits_tile(rows: int, columns: int) -> tuple[int, int, int]:
-    """Return the same where there are two left operands, of each digit."""
     if triton.cdiv(rows, 64) * triton.cdiv(columns, 128) >= _MANY_PROGRAMS:
         return 64, 128, 8
     size = 64 if triton.cdiv(rows, 64) * triton.cdiv(columns, 64) >= 64 else 32
@@ -401,7 +393,7 @@ def hidden_gradient(
     set to 0 before, the bits of each column's largest |gradient| and |gradient * scale| are left in these.
     """
     (lanes, outputs), inputs = high.shape, len(weight)
-    rows, tile_columns, warps = _digits_tile(lanes, inputs)
+    rows, tile_columns, warps = _tile(lanes, inputs)
     _hidden_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, tile_columns))](
         high,
         low,
@@ -470,7 +462,7 @@ def input_gradient(
     is int8 by input.
     """
     (lanes, outputs), inputs = high.shape, len(weight)
-    rows, columns, warps = _digits_tile(lanes, inputs)
+    rows, columns, warps = _tile(lanes, inputs)
     _input_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, columns))](
         high,
         low,

@@ -1,7 +1,7 @@
 """The layer that mixes a lane's tokens, value by value, as fused kernels: the twin of trace.Mixture.
 
-Its hidden values are far more numerous than all others of a step, and each takes a few additions to make.
-So none is ever stored: every pass makes them anew.
+Its hidden values are far more numerous than all others of a step, and a product over few tokens makes each.
+So none is ever stored: every pass makes them anew. A program takes tiles of lanes' values one after another.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from ...exact.kernels.elements import (
     from_bits,
     gelu,
     gelu_slope,
+    quantised,
     row_scale,
     size_bits,
+    split_digits,
     whole_number,
 )
 from ...exact.kernels.update import Learner
@@ -34,13 +36,19 @@ _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
 _SUM_MOST = tl.constexpr(SUM_MOST)
 
-_TILE = 2048
+_TILE = 4096
 """Hidden values that a program holds at a time."""
 
-_WARPS = 4
+_MOST_VALUES = 64
+"""The most values of a tile."""
 
-_MOST_VALUES = 512
-"""The most products of 8 by 16 bits whose sum fits 32."""
+_TOKENS = 32
+"""The padded tokens: the shortest inner dimension of an int8 product."""
+
+# As many programs as a device of 132 multiprocessors runs at once: each loads the weights but once.
+_FORWARD_PROGRAMS = 528
+_BACKWARD_PROGRAMS = 396
+_SUM_PROGRAMS = 264
 
 
 class FusedMixture:
@@ -65,8 +73,12 @@ class FusedMixture:
         self._columns, self._out_columns = columns.new(self._mixing), columns.new(1)
         columns.learn(self._bias, (self._columns,))
         columns.learn(self._out_bias, (self._out_columns,))
-        self._padded = int(triton.next_power_of_2(self._mixing))
-        self._values = max(1, min(int(triton.next_power_of_2(width)), _TILE // self._padded, _MOST_VALUES))
+        # Products sum over values and over hidden values: over at least 32, and over up to 512 in 32 bits.
+        self._padded = max(32, int(triton.next_power_of_2(self._mixing)))
+        fitting = min(int(triton.next_power_of_2(width)), _TILE // self._padded, _MOST_VALUES)
+        self._values = max(32, fitting)
+        self._tiles = lanes * triton.cdiv(width, self._values)
+        self._warps = max(4, min(16, self._padded * self._values // 1024))
         self._out = workspace.take("mixed", (lanes, width))
         self._by_x = workspace.take("by_mixture", (lanes * self._tokens, width))
         # The sums of the gradients by the two weights, set to zero in the forward pass.
@@ -78,18 +90,19 @@ class FusedMixture:
 
     @property
     def _sizes(self) -> tuple[int, ...]:
-        return self._width, self._tokens, self._mixing, self._values, self._padded
+        return self._tiles, self._width, self._tokens, self._mixing, self._values, self._padded, _TOKENS
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [lanes, width] from [lanes * tokens, width]; valid until the next step."""
         self._sums.zero_()
-        blocks = triton.cdiv(self._width, self._values)
-        _mix[(self._lanes, blocks)](x, *self._weights, self._out, *self._sizes, num_warps=_WARPS, **EXACT)
+        _mix[(min(self._tiles, _FORWARD_PROGRAMS),)](
+            x, *self._weights, self._out, *self._sizes, num_warps=self._warps, **EXACT
+        )
         return self._out
 
     def backward(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient by x, [lanes * tokens, width], from the one by the result, [lanes, width]."""
-        _mix_backward[(self._lanes,)](
+        _mix_backward[(min(self._tiles, _BACKWARD_PROGRAMS),)](
             x,
             gradient,
             *self._weights,
@@ -99,7 +112,7 @@ class FusedMixture:
             self._out_columns.largest,
             self._out_columns.product_largest,
             *self._sizes,
-            num_warps=_WARPS,
+            num_warps=self._warps,
             **EXACT,
         )
         return self._by_x
@@ -107,7 +120,7 @@ class FusedMixture:
     def learn(self, x: Tensor, gradient: Tensor) -> None:
         """Update the weights, and sum up what the biases learn from; after `backward` of the same numbers."""
         columns, out_columns = self._columns, self._out_columns
-        _sum_mixture[(self._lanes,)](
+        _sum_mixture[(min(self._tiles, _SUM_PROGRAMS),)](
             x,
             gradient,
             *self._weights,
@@ -119,8 +132,7 @@ class FusedMixture:
             out_columns.sums,
             self._sums,
             *self._sizes,
-            int(triton.next_power_of_2(self._tokens)),
-            num_warps=_WARPS,
+            num_warps=self._warps,
             **EXACT,
         )
         _update_mixture[(self._tokens + 1,)](
@@ -134,67 +146,50 @@ class FusedMixture:
             self._tokens,
             self._mixing,
             self._padded,
-            num_warps=_WARPS,
+            num_warps=4,
             **EXACT,
         )
 
 
 @triton.jit
-def _load_weights(weight, out_weight, column, inside, tokens: tl.constexpr, mixing: tl.constexpr):
-    """Return (factor, scale) of the first weight's columns, and the second as whole numbers and its scale."""
-    largest = tl.zeros(column.shape, tl.float32)
-    for token in range(tokens):
-        numbers = tl.load(weight + token * mixing + column, mask=inside, other=0.0)
-        largest = tl.maximum(largest, tl.abs(numbers))
-    factor, scale = row_scale(largest, _INT8_MOST)
-    out = tl.load(out_weight + column, mask=inside, other=0.0)
-    out_factor, out_scale = row_scale(tl.max(tl.abs(out), 0), _INT8_MOST)
-    return factor, scale, whole_number(out, out_factor), out_scale
+def _load_weight(weight, column, inside, tokens: tl.constexpr, mixing: tl.constexpr, TOKENS: tl.constexpr):
+    """Return the first weight as int8 [TOKENS, MIXING], and its scales."""
+    token = tl.arange(0, TOKENS)
+    place = token[:, None] * mixing + column[None, :]
+    numbers = tl.load(weight + place, mask=(token < tokens)[:, None] & inside[None, :], other=0.0)
+    factor, scale = row_scale(tl.max(tl.abs(numbers), 0), _INT8_MOST)
+    return whole_number(numbers, factor[None, :]).to(tl.int8), scale
 
 
 @triton.jit
-def _whole_token(x, row, value, value_inside, factor, width: tl.constexpr):
-    """Return a token's values as whole numbers."""
-    numbers = tl.load(x + row * width + value, mask=value_inside, other=0.0)
-    return whole_number(numbers, factor)
+def _load_out_weight(weight, column, inside):
+    """Return the second weight as whole numbers, float32 [MIXING], and its scale."""
+    numbers = tl.load(weight + column, mask=inside, other=0.0)
+    factor, scale = row_scale(tl.max(tl.abs(numbers), 0), _INT8_MOST)
+    return quantised(numbers, factor), scale
 
 
 @triton.jit
-def _whole_weight(weight, token, column, inside, factor, mixing: tl.constexpr):
-    """Return a token's weights as whole numbers."""
-    numbers = tl.load(weight + token * mixing + column, mask=inside, other=0.0)
-    return whole_number(numbers, factor)
-
-
-@triton.jit
-def _hidden(
-    x,
-    weight,
-    bias,
-    lane,
-    value,
-    value_inside,
-    column,
-    inside,
-    weight_factor,
-    weight_scale,
-    width: tl.constexpr,
-    tokens: tl.constexpr,
-    mixing: tl.constexpr,
+def _load_tile(
+    x, tile, width: tl.constexpr, tokens: tl.constexpr, VALUES: tl.constexpr, TOKENS: tl.constexpr
 ):
-    """Return the hidden values [VALUES, MIXING], not yet activated, and (factor, scale) of the tokens."""
-    largest = tl.zeros(value.shape, tl.float32)
-    for token in range(tokens):
-        numbers = tl.load(x + (lane * tokens + token) * width + value, mask=value_inside, other=0.0)
-        largest = tl.maximum(largest, tl.abs(numbers))
-    factor, scale = row_scale(largest, _INT8_MOST)
-    sums = tl.zeros((value.shape[0], column.shape[0]), tl.int32)
-    for token in range(tokens):
-        whole = _whole_token(x, lane * tokens + token, value, value_inside, factor, width)
-        sums += whole[:, None] * _whole_weight(weight, token, column, inside, weight_factor, mixing)[None, :]
-    added = tl.load(bias + column, mask=inside, other=0.0)
-    hidden = (sums.to(tl.float32) * scale[:, None]) * weight_scale[None, :] + added[None, :]
-    return hidden, factor, scale
+    """Return a tile's tokens as int8 [TOKENS, VALUES] and their scales, and its lane and values."""
+    blocks: tl.constexpr = (width + VALUES - 1) // VALUES
+    lane = tile // blocks
+    value = (tile % blocks) * VALUES + tl.arange(0, VALUES)
+    token = tl.arange(0, TOKENS)
+    inside = (token < tokens)[:, None] & (value < width)[None, :]
+    place = (lane * tokens + token)[:, None] * width + value[None, :]
+    numbers = tl.load(x + place, mask=inside, other=0.0)
+    factor, scale = row_scale(tl.max(tl.abs(numbers), 0), _INT8_MOST)
+    return whole_number(numbers, factor[None, :]).to(tl.int8), scale, lane, value
+
+
+@triton.jit
+def _hidden(whole_x, scale_x, whole_weight, weight_scale, added):
+    """Return the hidden values of a tile, not yet activated, [MIXING, VALUES]."""
+    sums = tl.dot(tl.trans(whole_weight), whole_x, out_dtype=tl.int32).to(tl.float32)
+    return (sums * scale_x[None, :]) * weight_scale[:, None] + added[:, None]
 
 
 @triton.jit
@@ -205,40 +200,27 @@ def _mix(
     out_weight,
     out_bias,
     out,
+    tiles,
     width: tl.constexpr,
     tokens: tl.constexpr,
     mixing: tl.constexpr,
     VALUES: tl.constexpr,
     MIXING: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
-    lane = tl.program_id(0)
-    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
-    value_inside = value < width
     column = tl.arange(0, MIXING)
     inside = column < mixing
-    weight_factor, weight_scale, whole_out, out_scale = _load_weights(
-        weight, out_weight, column, inside, tokens, mixing
-    )
-    hidden, _, _ = _hidden(
-        x,
-        weight,
-        bias,
-        lane,
-        value,
-        value_inside,
-        column,
-        inside,
-        weight_factor,
-        weight_scale,
-        width,
-        tokens,
-        mixing,
-    )
-    activated = gelu(hidden)
-    factor, scale = row_scale(tl.max(tl.abs(activated), 1), _INT8_MOST)
-    whole = whole_number(activated, factor[:, None])
-    total = tl.sum(whole * whole_out[None, :], 1).to(tl.float32)
-    tl.store(out + lane * width + value, (total * scale) * out_scale + tl.load(out_bias), mask=value_inside)
+    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
+    whole_out, out_scale = _load_out_weight(out_weight, column, inside)
+    added = tl.load(bias + column, mask=inside, other=0.0)
+    out_added = tl.load(out_bias)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        whole_x, scale_x, lane, value = _load_tile(x, tile, width, tokens, VALUES, TOKENS)
+        activated = gelu(_hidden(whole_x, scale_x, whole_weight, weight_scale, added))
+        factor, scale = row_scale(tl.max(tl.abs(activated), 0), _INT8_MOST)
+        # Whole numbers below 2^24 in all: their sum is exact in any order.
+        total = tl.sum(quantised(activated, factor[None, :]) * whole_out[:, None], 0)
+        tl.store(out + lane * width + value, (total * scale) * out_scale + out_added, mask=value < width)
 
 
 @triton.jit
@@ -246,8 +228,9 @@ def _by_hidden(hidden, gradient, whole_out, out_scale):
     """Return the gradient by the hidden values from the one by the result, [VALUES]."""
     scaled = gradient * out_scale
     factor, scale = row_scale(tl.abs(scaled), _INT16_MOST)
-    whole = whole_number(scaled, factor)
-    return gelu_slope(hidden) * ((whole[:, None] * whole_out[None, :]).to(tl.float32) * scale[:, None])
+    whole = quantised(scaled, factor)
+    # The product of two whole numbers is below 2^24, and exact.
+    return gelu_slope(hidden) * ((whole[None, :] * whole_out[:, None]) * scale[None, :])
 
 
 @triton.jit
@@ -263,54 +246,44 @@ def _mix_backward(
     product_largest,
     out_largest,
     out_product_largest,
+    tiles,
     width: tl.constexpr,
     tokens: tl.constexpr,
     mixing: tl.constexpr,
     VALUES: tl.constexpr,
     MIXING: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
-    lane = tl.program_id(0)
     column = tl.arange(0, MIXING)
     inside = column < mixing
-    weight_factor, weight_scale, whole_out, out_scale = _load_weights(
-        weight, out_weight, column, inside, tokens, mixing
-    )
+    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
+    whole_out, out_scale = _load_out_weight(out_weight, column, inside)
+    added = tl.load(bias + column, mask=inside, other=0.0)
+    # With more rows the product back is one of the fast ones.
+    back_weight, _ = _load_weight(weight, column, inside, tokens, mixing, 2 * TOKENS)
+    token = tl.arange(0, 2 * TOKENS)
     bits = tl.zeros((MIXING,), tl.int32)
     product_bits = tl.zeros((MIXING,), tl.int32)
     out_bits = tl.zeros((VALUES,), tl.int32)
     out_product_bits = tl.zeros((VALUES,), tl.int32)
-    for block in range((width + VALUES - 1) // VALUES):
-        value = block * VALUES + tl.arange(0, VALUES)
-        value_inside = value < width
-        hidden, _, scale_x = _hidden(
-            x,
-            weight,
-            bias,
-            lane,
-            value,
-            value_inside,
-            column,
-            inside,
-            weight_factor,
-            weight_scale,
-            width,
-            tokens,
-            mixing,
-        )
-        _, scale = row_scale(tl.max(tl.abs(gelu(hidden)), 1), _INT8_MOST)
-        g = tl.load(gradient + lane * width + value, mask=value_inside, other=0.0)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        whole_x, scale_x, lane, value = _load_tile(x, tile, width, tokens, VALUES, TOKENS)
+        hidden = _hidden(whole_x, scale_x, whole_weight, weight_scale, added)
+        factor, scale = row_scale(tl.max(tl.abs(gelu(hidden)), 0), _INT8_MOST)
+        g = tl.load(gradient + lane * width + value, mask=value < width, other=0.0)
         out_bits = tl.maximum(out_bits, size_bits(g))
         out_product_bits = tl.maximum(out_product_bits, size_bits(g * scale))
         by_hidden = _by_hidden(hidden, g, whole_out, out_scale)
-        bits = tl.maximum(bits, tl.max(size_bits(by_hidden), 0))
-        product_bits = tl.maximum(product_bits, tl.max(size_bits(by_hidden * scale_x[:, None]), 0))
-        scaled = by_hidden * weight_scale[None, :]
-        factor, scale = row_scale(tl.max(tl.abs(scaled), 1), _INT16_MOST)
-        whole = whole_number(scaled, factor[:, None])
-        for token in range(tokens):
-            whole_weight = _whole_weight(weight, token, column, inside, weight_factor, mixing)
-            total = tl.sum(whole * whole_weight[None, :], 1).to(tl.float32)
-            tl.store(by_x + (lane * tokens + token) * width + value, total * scale, mask=value_inside)
+        bits = tl.maximum(bits, tl.max(size_bits(by_hidden), 1))
+        product_bits = tl.maximum(product_bits, tl.max(size_bits(by_hidden * scale_x[None, :]), 1))
+        scaled = by_hidden * weight_scale[:, None]
+        factor, scale = row_scale(tl.max(tl.abs(scaled), 0), _INT16_MOST)
+        high, low = split_digits(whole_number(scaled, factor[None, :]))
+        total = tl.dot(back_weight, high, out_dtype=tl.int32) * 256
+        total += tl.dot(back_weight, low, out_dtype=tl.int32)
+        place = (lane * tokens + token)[:, None] * width + value[None, :]
+        there = (token < tokens)[:, None] & (value < width)[None, :]
+        tl.store(by_x + place, total.to(tl.float32) * scale[None, :], mask=there)
     tl.atomic_max(largest + column, bits, mask=inside, sem="relaxed")
     tl.atomic_max(product_largest + column, product_bits, mask=inside, sem="relaxed")
     tl.atomic_max(out_largest, tl.max(out_bits, 0), sem="relaxed")
@@ -332,6 +305,7 @@ def _sum_mixture(
     bias_sums,
     out_bias_sum,
     sums,
+    tiles,
     width: tl.constexpr,
     tokens: tl.constexpr,
     mixing: tl.constexpr,
@@ -339,56 +313,39 @@ def _sum_mixture(
     MIXING: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    lane = tl.program_id(0)
     column = tl.arange(0, MIXING)
     inside = column < mixing
-    weight_factor, weight_scale, whole_out, out_scale = _load_weights(
-        weight, out_weight, column, inside, tokens, mixing
-    )
+    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
+    whole_out, out_scale = _load_out_weight(out_weight, column, inside)
+    added = tl.load(bias + column, mask=inside, other=0.0)
     to_bias, _ = row_scale(from_bits(tl.load(largest + column, mask=inside, other=0)), _SUM_MOST)
     to_weight, _ = row_scale(from_bits(tl.load(product_largest + column, mask=inside, other=0)), _INT16_MOST)
     to_out_bias, _ = row_scale(from_bits(tl.load(out_largest)), _SUM_MOST)
     to_out_weight, _ = row_scale(from_bits(tl.load(out_product_largest)), _INT16_MOST)
-    order = tl.arange(0, TOKENS)
-    by_weight = tl.zeros((TOKENS, MIXING), tl.int64)
+    by_weight = tl.zeros((MIXING, TOKENS), tl.int64)
     by_bias = tl.zeros((MIXING,), tl.int64)
     by_out_weight = tl.zeros((MIXING,), tl.int64)
     by_out_bias = tl.zeros((VALUES,), tl.int64)
-    for block in range((width + VALUES - 1) // VALUES):
-        value = block * VALUES + tl.arange(0, VALUES)
-        value_inside = value < width
-        hidden, factor_x, scale_x = _hidden(
-            x,
-            weight,
-            bias,
-            lane,
-            value,
-            value_inside,
-            column,
-            inside,
-            weight_factor,
-            weight_scale,
-            width,
-            tokens,
-            mixing,
-        )
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        whole_x, scale_x, lane, value = _load_tile(x, tile, width, tokens, VALUES, TOKENS)
+        hidden = _hidden(whole_x, scale_x, whole_weight, weight_scale, added)
         activated = gelu(hidden)
-        factor, scale = row_scale(tl.max(tl.abs(activated), 1), _INT8_MOST)
-        whole = whole_number(activated, factor[:, None])
-        g = tl.load(gradient + lane * width + value, mask=value_inside, other=0.0)
+        factor, scale = row_scale(tl.max(tl.abs(activated), 0), _INT8_MOST)
+        g = tl.load(gradient + lane * width + value, mask=value < width, other=0.0)
         by_out_bias += whole_number(g, to_out_bias).to(tl.int64)
-        whole_gradient = whole_number(g * scale, to_out_weight)
-        by_out_weight += tl.sum(whole * whole_gradient[:, None], 0).to(tl.int64)
+        of_gradient = whole_number(g * scale, to_out_weight)
+        by_out_weight += tl.sum(whole_number(activated, factor[None, :]) * of_gradient[None, :], 1).to(
+            tl.int64
+        )
         by_hidden = _by_hidden(hidden, g, whole_out, out_scale)
-        by_bias += tl.sum(whole_number(by_hidden, to_bias[None, :]), 0).to(tl.int64)
-        whole = whole_number(by_hidden * scale_x[:, None], to_weight[None, :])
-        for token in range(tokens):
-            whole_token = _whole_token(x, lane * tokens + token, value, value_inside, factor_x, width)
-            total = tl.sum(whole_token[:, None] * whole, 0).to(tl.int64)
-            by_weight += tl.where((order == token)[:, None], total[None, :], 0)
-    place = order[:, None] * mixing + column[None, :]
-    there = (order < tokens)[:, None] & inside[None, :]
-    tl.atomic_add(sums + place, by_weight, mask=there, sem="relaxed")
+        by_bias += tl.sum(whole_number(by_hidden, to_bias[:, None]), 1).to(tl.int64)
+        high, low = split_digits(whole_number(by_hidden * scale_x[None, :], to_weight[:, None]))
+        total = tl.dot(high, tl.trans(whole_x), out_dtype=tl.int32) * 256
+        total += tl.dot(low, tl.trans(whole_x), out_dtype=tl.int32)
+        by_weight += total.to(tl.int64)
+    token = tl.arange(0, TOKENS)
+    place = token[None, :] * mixing + column[:, None]
+    tl.atomic_add(sums + place, by_weight, mask=(token < tokens)[None, :] & inside[:, None], sem="relaxed")
     tl.atomic_add(sums + tokens * mixing + column, by_out_weight, mask=inside, sem="relaxed")
     tl.atomic_add(bias_sums + column, by_bias, mask=inside, sem="relaxed")
     tl.atomic_add(out_bias_sum, tl.sum(by_out_bias, 0), sem="relaxed")
