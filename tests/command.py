@@ -42,6 +42,7 @@ def start(*arguments: str | Path, command: Sequence[str] = MODULE) -> subprocess
 
     def heed_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     line = [*command, *map(str, arguments)]
     return subprocess.Popen(line, env=_ENVIRONMENT, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
