@@ -74,7 +74,7 @@ def test_other_bytes_do_without_it() -> None:
 
 
 def test_large_segments_are_not_tried_with_it(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "_PRIMED_MOST", 5000)
+    monkeypatch.setattr(analysis, "_PRIMED_MOST", {TEXT: 5000, PROGRAM: 5000})
     assert analysis.choose_plan(np.frombuffer(text[:5001], np.uint8), MODEL).primer == 0
 
 

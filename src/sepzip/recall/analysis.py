@@ -13,7 +13,6 @@ from ..runs import CHUNK_STEPS
 from .host import HostEncoding
 from .native import count_differences
 from .plan import Plan
-from .profiles import PROFILES
 
 __all__ = ["choose_plan"]
 
@@ -24,9 +23,10 @@ _LONGEST_NUMBER = 8
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
-_PRIMED_MOST = 1 << 22
-"""Bytes of a segment up to which reading the primer first can be worth its time."""
 _TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME = range(6)
+
+_PRIMED_MOST = {_TEXT: 1 << 24, _PROGRAM: 1 << 22}
+"""By profile, the bytes of a segment up to which reading the primer first can be worth its time."""
 
 
 def _difference_entropies(data: NDArray[np.uint8], most: int, pieces: int) -> NDArray[np.float64]:
@@ -41,9 +41,9 @@ def _difference_entropies(data: NDArray[np.uint8], most: int, pieces: int) -> ND
 def choose_plan(data: NDArray[np.uint8], model: ModelSettings) -> Plan:
     """Return the plan under which a sample of the bytes, uint8, becomes smallest."""
     candidates = _candidates(data)
-    if len(data) <= _PRIMED_MOST:
-        primed = [plan._replace(primer=1) for plan in candidates if PROFILES[plan.profile].uses_text]
-        candidates += primed
+    candidates += [
+        plan._replace(primer=1) for plan in candidates if len(data) <= _PRIMED_MOST.get(plan.profile, 0)
+    ]
     if len(candidates) == 1:
         return candidates[0]
     start = max(0, (len(data) - _SAMPLE) // 2)
