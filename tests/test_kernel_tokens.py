@@ -1,8 +1,9 @@
-"""PatchTST's kernels against the plain network: every weight and moment after steps, to the last bit."""
+"""Kernels of TRACE and PatchTST against the plain networks: weights and moments, to the last bit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,34 +17,22 @@ from sepzip.exact.workspace import Workspace
 from sepzip.frequencies import Frequencies
 from sepzip.memory import memory_needed
 from sepzip.networks import base
-from sepzip.networks.kernels.patchtst import fuse
-from sepzip.networks.patchtst import PatchTST
 from sepzip.optimizer import Adam
 from sepzip.presets import NETWORKS, ModelSettings
 
-_TINY = replace(
-    TRACE_TINY, network="patchtst", learning_rate=6000, learning_rate_last=1500, learning_rate_steps=10
-)
-_SEMANTIC = replace(
-    TRACE_TINY_SEMANTIC,
-    network="patchtst",
-    positions=0,
-    learning_rate=6000,
-    learning_rate_last=1500,
-    learning_rate_steps=10,
-)
-
-
-def _network(settings: ModelSettings, lanes: int, device: torch.device) -> PatchTST:
-    network = base.build(settings, lanes, device)
-    assert isinstance(network, PatchTST)
-    return network
+_RATES: dict[str, Any] = {"learning_rate": 6000, "learning_rate_last": 1500, "learning_rate_steps": 10}
+_TRACE = replace(TRACE_TINY, **_RATES)
+_SEP_TRACE = replace(TRACE_TINY_SEMANTIC, **_RATES)
+_PATCHTST = replace(_TRACE, network="patchtst")
+_SEP_PATCHTST = replace(_SEP_TRACE, network="patchtst", positions=0)
+_ONE: dict[str, Any] = {"context": 2, "hidden": 1, "embedding": 1, "positions": 0, "heads": 1}
+_ONE_TOKEN = _ONE | {"patch": 1, "embedding": 2, "tokens": 1, "mixing": 1}
 
 
 def _train_plain(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
     """Return the logits of each step, and the weights and moments after the last."""
     lanes, context = stream.shape[1], settings.context
-    network = _network(settings, lanes, torch.device("cpu"))
+    network = base.build(settings, lanes, torch.device("cpu"))
     network.parameters.make_gradients()
     optimizer = Adam(network.parameters, settings, lanes)
     results = []
@@ -62,7 +51,7 @@ def _train_plain(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
 def _train_fused(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
     """Return the same of the kernels."""
     lanes, context = stream.shape[1], settings.context
-    network = _network(settings, lanes, DEVICE)
+    network = base.build(settings, lanes, DEVICE)
     data = network.parameters.data
     optimizer = Adam(network.parameters, settings, lanes)
     learner = Learner(torch.zeros(1, device=DEVICE), optimizer.epsilon)
@@ -72,6 +61,7 @@ def _train_fused(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
 
     history = stream.to(torch.uint8).to(DEVICE)
     position, steps = (torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2))
+    fuse = base.kernels_of(settings.network).fuse
     fused = fuse(network, state, learner, lanes, history, position, steps, Workspace(DEVICE))
     results = []
     for true in stream[context:].to(DEVICE):
@@ -88,20 +78,20 @@ def _train_fused(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("lanes", "steps", "settings"),
     [
-        (3, 2, _TINY),
+        (3, 2, _TRACE),
+        (3, 2, _PATCHTST),
         # More inputs than a program quantises at once, more rows than a tile has.
-        (22, 1, replace(_TINY, hidden=260, heads=1)),
-        (1, 2, replace(_TINY, context=2, hidden=1, embedding=1, positions=0, heads=1)),
-        (3, 2, _SEMANTIC),
+        (22, 2, replace(_TRACE, hidden=260, heads=1)),
+        (22, 1, replace(_PATCHTST, hidden=260, heads=1)),
+        (1, 2, replace(_TRACE, **_ONE)),
+        (1, 2, replace(_PATCHTST, **_ONE)),
+        (3, 2, _SEP_TRACE),
+        (3, 2, _SEP_PATCHTST),
         # One token, more lanes than a program of the SEB takes, one of everything else.
-        (
-            33,
-            1,
-            replace(
-                _SEMANTIC, context=2, patch=1, hidden=1, embedding=2, positions=0, tokens=1, heads=1, mixing=1
-            ),
-        ),
+        (33, 1, replace(_SEP_TRACE, **_ONE_TOKEN)),
+        (33, 1, replace(_SEP_PATCHTST, **_ONE_TOKEN)),
     ],
+    ids=lambda value: value.network if isinstance(value, ModelSettings) else str(value),
 )
 def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
     generator = torch.Generator().manual_seed(lanes)
@@ -113,12 +103,13 @@ def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
         assert torch.equal(a.view(torch.int32), b.cpu().view(torch.int32)), index
 
 
+@pytest.mark.parametrize("network", ["trace", "patchtst"])
 @pytest.mark.parametrize("semantics", [False, True])
-def test_what_the_kernels_hold(semantics: bool) -> None:
-    for name in ("patchtst", "patchtst-small"):
+def test_what_the_kernels_hold(network: str, semantics: bool) -> None:
+    for name in (network, f"{network}-small"):
         preset = NETWORKS[name][semantics]
         assert base.has_kernels(preset.model, preset.lanes)
-    model = NETWORKS["patchtst"][semantics].model
+    model = NETWORKS[network][semantics].model
     tokens = model.tokens if semantics else model.context // model.token
     assert base.has_kernels(model, (1 << 17) // tokens)
     assert not base.has_kernels(model, (1 << 17) // tokens + 1)
@@ -128,13 +119,13 @@ def test_what_the_kernels_hold(semantics: bool) -> None:
         assert not base.has_kernels(replace(model, context=65), 1)
 
 
-@pytest.mark.parametrize("settings", [_TINY, _SEMANTIC], ids=["plain", "seb"])
+@pytest.mark.parametrize("settings", [_TRACE, _PATCHTST, _SEP_TRACE, _SEP_PATCHTST])
 def test_their_memory_is_counted(settings: ModelSettings) -> None:
     """What a step works in is within the estimate for a segment."""
     sizes = []
     for lanes in (8, 16):
         workspace = Workspace(DEVICE)
-        network = _network(settings, lanes, DEVICE)
+        network = base.build(settings, lanes, DEVICE)
         flat = network.parameters.data
 
         def state(node: ParameterNode, flat: Tensor = flat) -> Parameter:
@@ -142,6 +133,7 @@ def test_their_memory_is_counted(settings: ModelSettings) -> None:
 
         history = torch.zeros((settings.context, lanes), dtype=torch.uint8, device=DEVICE)
         number = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+        fuse = base.kernels_of(settings.network).fuse
         fuse(network, state, Learner(flat, 1.0), lanes, history, number, number, workspace)
         sizes.append(workspace.size)
     estimates = [memory_needed(settings, lanes, 0) for lanes in (8, 16)]
