@@ -192,10 +192,9 @@ class Compressor:
     """Writes one frame, given its content a segment at a time.
 
     `size` is that of all segments, if it is known. With `overlap`, coding goes on in threads even for one
-    stream, and one segment more than are in flight may
-    wait when `add` returns; without it, as many as are in flight, and none for one stream. `bytes_in` counts
-    what was taken so far. `stop` has to be called where anything raises. Raises UsageError for settings that
-    the format cannot hold.
+    stream, and one segment more than are in flight may wait when `add` returns; without it, as many as are in
+    flight, and none for one stream. `bytes_in` counts what was taken so far. `stop` has to be called where
+    anything raises. Raises UsageError for settings that the format cannot hold.
     """
 
     def __init__(

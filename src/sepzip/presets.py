@@ -385,8 +385,6 @@ def resolve(
         if level not in LEVELS:
             raise UsageError(f"level {level} is not one of {min(LEVELS)} to {max(LEVELS)}")
         preset = LEVELS[level]
-        if not semantics and preset.model.semantics:
-            preset = replace(preset, model=_without_semantics(preset.model))
     if isinstance(semantics, str):
         if semantics not in ("ngrams", "both"):
             raise UsageError(f"semantics must be True, False, 'ngrams' or 'both', not {semantics!r}")

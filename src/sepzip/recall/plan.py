@@ -89,8 +89,8 @@ def read_plan(payload: bytes) -> tuple[Plan, bytes]:
         or plan.sample > 2
         or known.uses_samples != (plan.sample > 0)
         or plan.big_endian > (plan.sample == 2)
-        # What stands above a sample was seen in whole.
         or plan.primer > known.uses_text
+        # What stands above a sample was seen in whole.
         or 0 < record < (plan.sample + 2 if plan.sample else 1)
     ):
         raise CorruptError("a segment's plan is impossible; the file is damaged")

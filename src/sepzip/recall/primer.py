@@ -52,31 +52,24 @@ def first_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memor
     if not plan.primer:
         return memory
     if memory.slots.nbytes > _KEPT_MOST:
-        _read(memory, plan, settings)
-    else:
-        for name, learnt in _learnt(plan, settings).items():
-            np.copyto(getattr(memory, name), learnt)
+        return memory._replace(**_read(plan, settings))
+    for name, learnt in _kept(plan, settings).items():
+        np.copyto(getattr(memory, name), learnt)
     return memory
 
 
-@lru_cache(maxsize=1)
-def _learnt(plan: Plan, settings: Settings) -> dict[str, NDArray[Any]]:
-    memory = new_memory(plan, settings, 1, 1)
-    _read(memory, plan, settings)
-    return {name: getattr(memory, name) for name in _SHARED}
-
-
-def _read(memory: Memory, plan: Plan, settings: Settings) -> None:
-    """Let the memory, with nothing seen, learn the primer in place."""
-    shared = {name: getattr(memory, name) for name in _SHARED}
-    reader = new_memory(plan, settings, PRIMER_SIZE, 1)._replace(**shared)
+def _read(plan: Plan, settings: Settings) -> dict[str, NDArray[Any]]:
+    """Return the arrays that lanes share as they are after the primer."""
+    reader = new_memory(plan, settings, PRIMER_SIZE, 1)
     reader.history[0, PAD:] = primer()
     coder = new_coders(1, _STEPS_A_CALL)
     first = coder.at.copy()
-    bound = BoundSegment(
-        reader, new_records(settings, 1), settings, uses_of(plan), coder, None, False
-    )
+    bound = BoundSegment(reader, new_records(settings, 1), settings, uses_of(plan), coder, None, False)
     for step in range(0, PRIMER_SIZE, _STEPS_A_CALL):
         # What would be coded is of no use.
         coder.at[:] = first
         bound.run(step, min(_STEPS_A_CALL, PRIMER_SIZE - step), 1)
+    return {name: getattr(reader, name) for name in _SHARED}
+
+
+_kept = lru_cache(maxsize=1)(_read)

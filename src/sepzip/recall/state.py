@@ -137,7 +137,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     cells = np.tile(centre << CELL_COUNT_BITS, (contexts, 1)).astype(np.uint32)
     lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
     points = tables.squash[(np.arange(APM_POINTS) - APM_POINTS // 2) * APM_STEP + SQUASH_MOST + 1]
-    apm = np.tile(points.astype(np.int64) << 16 | APM_COUNT_FIRST, (2, APM_CONTEXTS, 1)).astype(np.uint32)
+    apm = np.tile((points.astype(np.int64) << 16 | APM_COUNT_FIRST).astype(np.uint32), (2, APM_CONTEXTS, 1))
     match_bits = min(max(steps * lanes - 1, 1).bit_length() + 1, MATCH_BITS_MOST)
     taps = np.zeros((lanes, TAPS), np.int32)
     if plan.record and plan.sample == 1:
