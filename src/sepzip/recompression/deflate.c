@@ -180,27 +180,24 @@ static int read_codes(Reader *r, int kind, Decoder *literals, Decoder *distances
 
 /* What reading a stream found out. The order is that of Inflated in native.py. */
 typedef struct {
+    /* Bytes of the stream, or those that were looked at where it is none. */
     int64_t used;
     int64_t raw;
     /* Symbols that were kept, from the start of the stream to the first stored block at most. */
     int64_t kept;
-    int64_t blocks;
+    /* Blocks with codes of their own. */
+    int64_t dynamic;
     /* The most symbols of a block but the last, the end symbol not counted, and those of the last. */
     int64_t most_symbols;
     int64_t last_symbols;
 } Inflated;
 
-/* Read the deflate stream at the start of data. Its content, `capacity` bytes at most, goes to raw if there is
-   one; its first symbols go to symbols, a byte or length << 16 | distance. */
-PUBLIC int sepzip_inflate(
-    const uint8_t *data, int64_t size, uint8_t *raw, int64_t capacity, uint32_t *symbols, int64_t most_kept,
-    Inflated *report
+static int read_stream(
+    Reader *r, uint8_t *raw, int64_t capacity, uint32_t *symbols, int64_t most_kept, Inflated *report
 ) {
-    Reader reader = {data, size, 0, 0, 0, 0}, *r = &reader;
     Decoder literals, distances;
     int64_t written = 0;
     int last = 0;
-    memset(report, 0, sizeof *report);
     while (!last) {
         refill(r);
         last = (int)take(r, 1);
@@ -219,9 +216,9 @@ PUBLIC int sepzip_inflate(
             r->bits = 0;
             r->count = 0;
             r->beyond = 0;
-            if (length > size - r->at) return TRUNCATED;
+            if (length > r->size - r->at) return TRUNCATED;
             if (length > capacity - written) return TOO_LARGE;
-            if (raw) memcpy(raw + written, data + r->at, length);
+            if (raw) memcpy(raw + written, r->data + r->at, length);
             r->at += length;
             written += length;
         } else {
@@ -256,13 +253,61 @@ PUBLIC int sepzip_inflate(
             }
         }
         if (ran_out(r)) return TRUNCATED;
-        report->blocks++;
+        report->dynamic += kind == DYNAMIC;
         report->last_symbols = number;
         if (!last) report->most_symbols = larger(report->most_symbols, number);
         report->raw = written;
-        report->used = r->at - (r->count - r->beyond) / 8;
     }
     return DONE;
+}
+
+/* Read the deflate stream at the start of data. Its content, `capacity` bytes at most, goes to raw if there is
+   one; its first symbols go to symbols, a byte or length << 16 | distance. */
+PUBLIC int sepzip_inflate(
+    const uint8_t *data, int64_t size, uint8_t *raw, int64_t capacity, uint32_t *symbols, int64_t most_kept,
+    Inflated *report
+) {
+    Reader reader = {data, size, 0, 0, 0, 0};
+    memset(report, 0, sizeof *report);
+    int status = read_stream(&reader, raw, capacity, symbols, most_kept, report);
+    report->used = reader.at - (reader.count - reader.beyond) / 8;
+    return status;
+}
+
+/* ---- finding ---- */
+
+/* Return the next place from `start` where a file of one of these kinds may begin: gzip, zip's entry, PNG, GIF; or
+   the size. */
+PUBLIC int64_t sepzip_find_signature(const uint8_t *data, int64_t size, int64_t start) {
+    for (int64_t at = start; at + 18 <= size; at++) {
+        const uint8_t *here = data + at;
+        switch (here[0]) {
+        case 0x1F: if (here[1] == 0x8B && here[2] == 8) return at; break;
+        case 'P': if (!memcmp(here, "PK\3\4", 4)) return at; break;
+        case 0x89: if (!memcmp(here, "\x89PNG\r\n\x1A\n", 8)) return at; break;
+        case 'G': if (!memcmp(here, "GIF87a", 6) || !memcmp(here, "GIF89a", 6)) return at; break;
+        }
+    }
+    return size;
+}
+
+/* Return the next place from `start` and before `end` where a zlib header is followed by a whole deflate stream
+   of `least` bytes or more and `capacity` raw bytes or fewer; or the size. What was looked at in vain is taken off
+   the budget, and without any left nothing is found. */
+PUBLIC int64_t sepzip_find_zlib(
+    const uint8_t *data, int64_t size, int64_t start, int64_t end, int64_t least, int64_t capacity, int64_t *budget
+) {
+    Inflated report;
+    for (int64_t at = start; at < end && at + 2 + least <= size; at++) {
+        uint32_t method = data[at], check = data[at + 1];
+        if ((method & 0x8F) != 8 || check & 0x20 || (method << 8 | check) % 31) continue;
+        if (*budget < 0) return size;
+        /* Nearly all that is none ends soon. */
+        int status = sepzip_inflate(data + at + 2, size - at - 2, NULL, capacity, NULL, 0, &report);
+        if (status == DONE && report.used >= least) return at;
+        *budget -= report.used;
+    }
+    return size;
 }
 
 /* ---- writing: bits ---- */
@@ -803,7 +848,7 @@ PUBLIC int sepzip_deflate(
     if (!p) return NO_MEMORY;
     prepare(p, settings);
     p->heads = calloc((size_t)p->hash_mask + 1, sizeof *p->heads);
-    p->previous = calloc((size_t)p->window, sizeof *p->previous);
+    p->previous = malloc((size_t)p->window * sizeof *p->previous);
     p->symbols = malloc((size_t)p->block_symbols * sizeof *p->symbols);
     int status = NO_MEMORY;
     if (p->heads && p->previous && p->symbols) {
