@@ -1,4 +1,4 @@
-"""The compiled part: a plain shared library, loaded by ctypes, that any Python can use."""
+"""The compiled parts: plain shared libraries, loaded by ctypes, that any Python can use."""
 
 from setuptools import Extension, setup
 
@@ -11,6 +11,12 @@ setup(
             extra_compile_args=["-O3", "-fwrapv", "-fvisibility=hidden", "-Wno-parentheses"],
             extra_link_args=["-pthread"],
             py_limited_api=True,
-        )
+        ),
+        Extension(
+            "sepzip.recompression._recompression",
+            ["src/sepzip/recompression/deflate.c", "src/sepzip/recompression/lzw.c"],
+            extra_compile_args=["-O3", "-fwrapv", "-fvisibility=hidden", "-Wno-parentheses"],
+            py_limited_api=True,
+        ),
     ]
 )
