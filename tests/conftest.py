@@ -12,9 +12,9 @@ from types import ModuleType
 
 import pytest
 
-from sepzip.frame import CodedBlock
 from sepzip.presets import ModelSettings, Preset
 from sepzip.profile import Profile
+from sepzip.segment import CodedBlock
 
 TINY = ModelSettings(
     network="pac",
@@ -80,6 +80,7 @@ def _encode(
     device: str,
     advance: Callable[[int], None] | None = None,
     profile: Profile | None = None,
+    row: int = 0,
 ) -> Iterator[CodedBlock]:
     steps = -(-len(data) // lanes)
     payload = zlib.compress(data, 9)

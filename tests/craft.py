@@ -8,7 +8,7 @@ from sepzip.header import MAGIC, encode_header
 from sepzip.presets import ModelSettings
 from sepzip.wire import ByteSink, varint
 
-STORED, CODED, BLOCK, SEGMENT_END, FRAME_END = 1, 2, 3, 4, 5
+STORED, CODED, BLOCK, SEGMENT_END, FRAME_END, UNPACKED = 1, 2, 3, 4, 5, 6
 
 
 def header(body: bytes, numerics: int = 1, version: int = 1, length: int | None = None) -> bytes:

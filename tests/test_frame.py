@@ -24,8 +24,9 @@ from sepzip.errors import (
     UnsupportedError,
     UsageError,
 )
-from sepzip.frame import CodedBlock, FrameReader, FrameWriter, read_summary
+from sepzip.frame import FrameReader, FrameWriter, read_summary
 from sepzip.presets import LEVELS, NETWORKS, ModelSettings
+from sepzip.segment import CodedBlock, CodedPart
 from sepzip.wire import ByteSource, varint
 
 BLOCKS = [CodedBlock(20, 0xDEADBEEF, b"A" * 9), CodedBlock(5, 7, b"B" * 30)]
@@ -46,7 +47,7 @@ class Pipe:
 def coded_frame(model: ModelSettings = TINY) -> bytes:
     file = io.BytesIO()
     writer = FrameWriter(file, model)
-    writer.write_coded(CONTENT, 4, BLOCKS)
+    writer.write_segment(CONTENT, [CodedPart(CONTENT, 4, BLOCKS)])
     writer.write_stored(b"stored")
     writer.finish()
     assert writer.size == len(file.getvalue())

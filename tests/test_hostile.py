@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 import craft
 from conftest import TINY
 from sepzip.errors import CorruptError, FormatError, SepError, TruncatedError
-from sepzip.frame import CodedBlock, FrameReader, FrameWriter, read_summary
+from sepzip.frame import FrameReader, FrameWriter, read_summary
 from sepzip.header import MAGIC
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import ModelSettings, Preset
+from sepzip.segment import CodedBlock, CodedPart
 from sepzip.wire import ByteSource, varint
 
 BODY = craft.settings_body(TINY)
@@ -198,7 +199,7 @@ def hostile_frame(model: ModelSettings, size: int, lanes: int, blocks: list[Code
     """Return a frame that keeps every rule of the format, whose blocks nothing ever coded."""
     file = io.BytesIO()
     writer = FrameWriter(file, model)
-    writer.write_coded(bytes(size), lanes, blocks)
+    writer.write_segment(bytes(size), [CodedPart(bytes(size), lanes, blocks)])
     writer.finish()
     return file.getvalue()
 

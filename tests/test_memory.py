@@ -18,7 +18,7 @@ from conftest import TINY, TINY_LSTM, TRACE_TINY, TRACE_TINY_SEMANTIC
 from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
-from sepzip.frame import CodedBlock, read_summary
+from sepzip.frame import read_summary
 from sepzip.memory import Ledger, Share, memory_needed, within_limit
 from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
@@ -26,6 +26,7 @@ from sepzip.presets import LEVELS, NETWORKS, ModelSettings, Preset
 from sepzip.profile import Profile
 from sepzip.recall.sizes import table_bits
 from sepzip.scheduler import Job, Scheduler
+from sepzip.segment import CodedBlock
 
 MIB = 1 << 20
 NEEDED = memory_needed(TINY, 4, 400)

@@ -166,7 +166,7 @@ def test_the_command_says_where_the_time_went(
     assert lines[1] == f"  2 of 4 streams fit in {2 * needed / 1e6:.1f} MB"
     assert lines[2].split()[2:] == ["total", "cpu", "x", "4"]
     assert [line.split("  ")[1] for line in lines[3:]] == [
-        "read", "copy in", "step", "copy out", "code", "write", "idle",
+        "read", "unpack", "copy in", "step", "copy out", "code", "pack", "write", "idle",
     ]  # fmt: skip
     assert main("sep", [*arguments, "-M", str(2 * needed), "-vf", str(source)]) == 0
     assert capfd.readouterr().err.splitlines()[1:] == [lines[1]]

@@ -33,15 +33,17 @@ def encode_segment(
     device: str,
     advance: Advance | None = None,
     profile: Profile | None = None,
+    row: int = 0,
 ) -> Iterator[CodedBlock]:
     """Yield the coded blocks of a segment.
 
-    `device` is as `pick_devices` returns it; `advance` is called with the number of further bytes done.
+    `device` is as `pick_devices` returns it; `advance` is called with the number of further bytes done. `row`
+    is the bytes of a row of pixels, where the content is known to be rows of them.
     Raises OutOfMemoryError if memory runs out: whether the model fits is for the caller to ask beforehand.
     """
     content = np.frombuffer(data, np.uint8)
     if model.contexts:
-        plan, content = prepare(content, model)
+        plan, content = prepare(content, model, row)
     matrix = split_lanes(content, lanes)
     steps = len(matrix)
     last_active = longer_lanes(len(data), lanes)

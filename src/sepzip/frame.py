@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .errors import CorruptError
 from .header import FrameHeader, encode_header, read_header
 from .presets import ModelSettings
-from .segment import CodedBlock, Segment, read_segment, write_coded, write_stored
+from .segment import CodedPart, Segment, read_segment, write_segment, write_stored
 from .wire import ByteSink, ByteSource, SupportsRead, SupportsWrite, varint
 
 __all__ = [
-    "CodedBlock",
     "FileSummary",
     "FrameContent",
     "FrameReader",
@@ -66,12 +64,10 @@ class FrameWriter:
         write_stored(self._sink, content)
         self._count(content, start)
 
-    def write_coded(
-        self, content: bytes | bytearray | memoryview, lanes: int, blocks: Iterable[CodedBlock]
-    ) -> None:
-        """Write the segment that `blocks` code in `lanes` lanes; `content` is what they decode to."""
+    def write_segment(self, content: bytes | bytearray | memoryview, parts: Sequence[CodedPart]) -> None:
+        """Write the segment that `parts` code; `content` is what comes of them."""
         start = self._sink.position
-        write_coded(self._sink, content, lanes, blocks)
+        write_segment(self._sink, content, parts)
         self._count(content, start)
 
     def finish(self) -> None:
@@ -104,10 +100,7 @@ class FrameContent:
 
         Raises CorruptError where it differs.
         """
-        if len(content) != segment.size or zlib.crc32(content) != segment.content_check:
-            raise CorruptError(
-                f"{segment.name} does not decode to what it was made from: get another copy of the file"
-            )
+        segment.accept(content)
         self._computed.update(content)
         self._accepted += 1
 
@@ -201,13 +194,17 @@ class FrameReader:
 
 @dataclass(frozen=True)
 class SegmentSummary:
-    """What a listing says of a segment: sizes in bytes, lanes (0 when stored), number of blocks."""
+    """What a listing says of a segment: sizes in bytes, lanes (0 when stored), number of blocks.
 
-    method: Literal["stored", "coded"]
+    One that is unpacked has its parts.
+    """
+
+    method: Literal["stored", "coded", "unpacked"]
     content_size: int
     compressed_size: int
     lanes: int
     blocks: int
+    parts: tuple[SegmentSummary, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,9 +259,10 @@ def read_summary(file: SupportsRead) -> FileSummary:
 
 def _summarise(segment: Segment) -> SegmentSummary:
     return SegmentSummary(
-        method="coded" if segment.lanes else "stored",
+        method="unpacked" if segment.parts else "coded" if segment.lanes else "stored",
         content_size=segment.size,
         compressed_size=segment.length,
         lanes=segment.lanes,
         blocks=segment.block_count,
+        parts=tuple(map(_summarise, segment.parts)),
     )

@@ -16,13 +16,15 @@ from typing import NamedTuple
 
 from .devices import Resources
 from .errors import FormatError, UsageError
-from .frame import CodedBlock, FrameContent, FrameReader, FrameWriter
+from .frame import FrameContent, FrameReader, FrameWriter
 from .header import encode_header
+from .jobs import LEAST_CODED, decoding_job, encoding_job
 from .memory import Share, limit_in_bytes, within_limit
 from .presets import MOST_SEGMENT, Preset
 from .profile import Profile
+from .recompression.parts import MOST_TIMES, Part, split
 from .scheduler import Job, Scheduler
-from .segment import Segment, coded_block_size
+from .segment import CodedPart, Segment
 from .wire import SupportsRead, SupportsWrite, read_up_to, write_all
 
 __all__ = [
@@ -44,10 +46,6 @@ _BESIDE = 2
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 """How often a wait for the source is left to see what has become of the segments in flight."""
-
-_LEAST_CODED = 64
-"""Fewer bytes than this are stored without trying: the settings in the header alone outweigh any gain."""
-
 
 def bytes_a_segment(preset: Preset, size: int | None) -> int:
     """Return how many bytes make a segment: what the preset allows, or equal parts of `size` if it is known.
@@ -183,9 +181,8 @@ class _Unwritten:
     """A segment that is to be written: `only` says that it is all of its frame, no job that it is stored."""
 
     content: Content
-    lanes: int
     only: bool
-    job: Job[list[CodedBlock] | None] | None
+    job: Job[list[CodedPart] | None] | None
 
 
 class Compressor:
@@ -239,13 +236,16 @@ class Compressor:
         It may be written by a later call only, and must not be changed until then.
         """
         only = last and not self.bytes_in
-        if not self.bytes_in:
-            self._fit(len(content))
-        lanes = self._preset.lanes_for(len(content))
         job = None
-        if len(content) >= _LEAST_CODED:
-            job = self._coding(content, lanes, len(content) - (self._model_cost if only else 0))
-        self._unwritten.append(_Unwritten(content, lanes, only, job))
+        if len(content) >= LEAST_CODED:
+            with _timed(self._profile, "unpack"):
+                parts = split(content) if self._preset.unpacks else [Part(content)]
+            if not self.bytes_in:
+                largest = max(len(part.content) for part in parts)
+                self._fit(largest if last or not self._preset.unpacks else MOST_TIMES * len(content))
+            worth = len(content) - (self._model_cost if only else 0)
+            job = encoding_job(parts, self._preset, len(content), worth, self._profile)
+        self._unwritten.append(_Unwritten(content, only, job))
         self.bytes_in += len(content)
         if job is not None:
             self._scheduler.submit(job)
@@ -293,37 +293,18 @@ class Compressor:
         self._scheduler.stop()
         self._unwritten.clear()
 
-    def _coding(self, content: Content, lanes: int, worth: int) -> Job[list[CodedBlock] | None]:
-        """Return the job that gives the segment's blocks, or None where they are no smaller than `worth`."""
-
-        def encode(job: Job[list[CodedBlock] | None], device: str) -> list[CodedBlock] | None:
-            from .engine import encode_segment
-
-            blocks = []
-            for block in encode_segment(
-                content, self._preset.model, lanes, device, job.advance, self._profile
-            ):
-                total = job.written + coded_block_size(block)
-                if total >= worth:
-                    return None
-                job.written = total
-                blocks.append(block)
-            return blocks
-
-        return Job(encode, self._preset.model, lanes, len(content))
-
     def _write_oldest(self) -> None:
         oldest = self._unwritten[0]
-        blocks = None if oldest.job is None else self._scheduler.wait(oldest.job)
+        parts = None if oldest.job is None else self._scheduler.wait(oldest.job)
         with _timed(self._profile, "write"):
             if self._writer is None:
                 # A frame of one segment names its model only if that is used; a longer one always does.
-                model = None if oldest.only and blocks is None else self._preset.model
+                model = None if oldest.only and parts is None else self._preset.model
                 self._writer = FrameWriter(self._sink, model)
-            if blocks is None:
+            if parts is None:
                 self._writer.write_stored(oldest.content)
             else:
-                self._writer.write_coded(oldest.content, oldest.lanes, blocks)
+                self._writer.write_segment(oldest.content, parts)
         self._unwritten.popleft()
         self._written += len(oldest.content)
         self._report()
@@ -497,19 +478,9 @@ class Decompressor:
             pass
 
     def _submit(self, entry: _ReadSegment) -> None:
-        segment = entry.segment
-        model = segment.model
-        if model is None or entry.job is not None:
+        if entry.segment.model is None or entry.job is not None:
             return
-
-        def decode(job: Job[bytearray], device: str) -> bytearray:
-            from .engine import decode_segment
-
-            return decode_segment(
-                segment.blocks, segment.size, model, segment.lanes, device, job.advance, self._profile
-            )
-
-        entry.job = Job(decode, model, segment.lanes, segment.size)
+        entry.job = decoding_job(entry.segment, self._profile)
         try:
             self._scheduler.submit(entry.job)
         except BaseException:

@@ -124,13 +124,15 @@ class Preset:
     """A level: the model, how many lanes at most, and how many bytes make a segment.
 
     Below `bytes_per_lane` bytes a lane is not worth having: its start costs more size than working in
-    parallel saves time. Lanes that a user asks for are taken at their word, with 1.
+    parallel saves time. Lanes that a user asks for are taken at their word, with 1. `unpacks` says that what
+    is packed already is unpacked first.
     """
 
     model: ModelSettings
     lanes: int
     segment_size: int = 1 << 26
     bytes_per_lane: int = 2048
+    unpacks: bool = True
 
     def lanes_for(self, size: int) -> int:
         """Return how many lanes a segment of `size` bytes gets, at least 1."""
@@ -360,12 +362,14 @@ def resolve(
     semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
+    unpack: bool = True,
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
     A network that the SEB cannot stand in front of comes without it. With "ngrams" n-grams stand beside
     the network alone, with "both" beside the one with the SEB. A name that is not in NETWORKS can be
-    that of a network of another package (outside.py).
+    that of a network of another package (outside.py). Without `unpack` streams that are packed already stay
+    as they are.
 
     Raises UsageError for a level outside 1 to 9, an unknown name, n-grams beside a memory of contexts, or
     lanes or a segment size that the format does not have; UnsupportedError for a network of another package
@@ -398,7 +402,7 @@ def resolve(
         if not 1 <= segment_size <= MOST_SEGMENT:
             raise UsageError(f"the segment size must be from 1 to {MOST_SEGMENT} bytes, not {segment_size}")
         preset = replace(preset, segment_size=segment_size)
-    return preset
+    return preset if unpack else replace(preset, unpacks=False)
 
 
 def _beside_ngrams(model: ModelSettings) -> ModelSettings:

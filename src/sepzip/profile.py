@@ -50,9 +50,10 @@ class _Device:
 class Profile:
     """Adds up, from any thread, the seconds that each stage took, from when it is made until it reports.
 
-    The stages are *read* and *write*, the input and the output; *copy in*, *step*, *copy out* and *code*, a
-    segment's way onto the device, its time there as the engine measures it, its way back and its entropy
-    coding; and *idle*, the time in which no step ran: the wall clock times the streams, less *step*.
+    The stages are *read* and *write*, the input and the output; *unpack* and *pack*, of the packed streams in
+    a segment; *copy in*, *step*, *copy out* and *code*, its way onto the device, its time there as the engine
+    measures it, its way back and its entropy coding; and *idle*, the time in which no step ran: that of the
+    wall clock times the streams, less *step*.
     """
 
     def __init__(self) -> None:

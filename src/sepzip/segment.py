@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,17 +14,25 @@ from .wire import ByteSink, ByteSource, varint
 
 __all__ = [
     "CODED",
+    "MOST_PARTS",
     "STORED",
+    "UNPACKED",
     "CodedBlock",
+    "CodedPart",
     "Segment",
     "coded_block_size",
+    "coded_size",
     "read_segment",
-    "write_coded",
+    "write_segment",
     "write_stored",
 ]
 
-STORED, CODED = 1, 2
+STORED, CODED, UNPACKED = 1, 2, 6
 _BLOCK, _SEGMENT_END = 3, 4
+
+MOST_PARTS = 64
+"""Parts that an unpacked segment can have."""
+
 _STORED_BLOCK = 1 << 20
 
 _LEAST_BYTES_A_CODER = 6
@@ -44,13 +52,22 @@ class CodedBlock(NamedTuple):
     payload: bytes
 
 
+class CodedPart(NamedTuple):
+    """What one part of a segment, or all of it, is made into: coded `blocks`, or None where it is stored."""
+
+    content: bytes | bytearray | memoryview
+    lanes: int
+    blocks: list[CodedBlock] | None
+
+
 @dataclass(frozen=True)
 class Segment:
     """A segment as it lies in a frame, the checksums of its blocks already compared.
 
     `name` is what errors call it, `size` the bytes of its content, `length` those of its record in the
     frame. A stored segment has no model, 0 lanes, and its content in `content`; a coded one has its blocks
-    in `blocks`. Skipped payloads leave both empty.
+    in `blocks`. An unpacked one has its `parts`, which are stored or coded, the lanes of the part that has
+    most, and neither content nor blocks of its own. Skipped payloads leave both empty.
     """
 
     name: str
@@ -62,6 +79,14 @@ class Segment:
     content_check: int
     content: bytearray
     blocks: list[CodedBlock]
+    parts: tuple[Segment, ...] = ()
+
+    def accept(self, content: bytes | bytearray | memoryview) -> None:
+        """Compare decoded content with its size and check; raises CorruptError where it differs."""
+        if len(content) != self.size or zlib.crc32(content) != self.content_check:
+            raise CorruptError(
+                f"{self.name} does not decode to what it was made from: get another copy of the file"
+            )
 
 
 def coded_block_size(block: CodedBlock) -> int:
@@ -81,16 +106,39 @@ def write_stored(sink: ByteSink, content: bytes | bytearray | memoryview) -> Non
     _write_end(sink, content)
 
 
-def write_coded(
-    sink: ByteSink, content: bytes | bytearray | memoryview, lanes: int, blocks: Iterable[CodedBlock]
+def coded_size(part: CodedPart) -> int:
+    """Return the bytes that a part takes in a frame."""
+    size = 1 + len(varint(len(part.content))) + 5
+    if part.blocks is not None:
+        return size + len(varint(part.lanes)) + sum(map(coded_block_size, part.blocks))
+    whole, rest = divmod(len(part.content), _STORED_BLOCK)
+    blocks = [_STORED_BLOCK] * whole + [rest] * (rest > 0)
+    return size + sum(1 + len(varint(block)) + block + 4 for block in blocks)
+
+
+def write_segment(
+    sink: ByteSink, content: bytes | bytearray | memoryview, parts: Sequence[CodedPart]
 ) -> None:
-    """Write the segment that `blocks` code in `lanes` lanes; `content` is what they decode to."""
-    sink.write(bytes([CODED]) + varint(len(content)) + varint(lanes))
-    for block in blocks:
+    """Write the segment that `parts` code; `content` is what comes of them. A single part is all of it."""
+    if len(parts) == 1:
+        _write_part(sink, parts[0])
+        return
+    sink.write(bytes([UNPACKED]) + varint(len(content)) + varint(len(parts)))
+    for part in parts:
+        _write_part(sink, part)
+    _write_end(sink, content)
+
+
+def _write_part(sink: ByteSink, part: CodedPart) -> None:
+    if part.blocks is None:
+        write_stored(sink, part.content)
+        return
+    sink.write(bytes([CODED]) + varint(len(part.content)) + varint(part.lanes))
+    for block in part.blocks:
         sink.write(_coded_block_start(block))
         sink.write(block.payload)
         sink.write_check()
-    _write_end(sink, content)
+    _write_end(sink, part.content)
 
 
 def _coded_block_start(block: CodedBlock) -> bytes:
@@ -109,6 +157,14 @@ def read_segment(source: ByteSource, tag: int, model: ModelSettings | None, name
     broken.
     """
     start = source.position - 1
+    if tag == UNPACKED:
+        return _read_unpacked(source, start, model, name, skip)
+    return _read_part(source, tag, start, model, name, skip)
+
+
+def _read_part(
+    source: ByteSource, tag: int, start: int, model: ModelSettings | None, name: str, skip: bool
+) -> Segment:
     if tag == STORED:
         return _read_stored(source, start, name, skip)
     if tag != CODED:
@@ -118,6 +174,33 @@ def read_segment(source: ByteSource, tag: int, model: ModelSettings | None, name
     if model is None:
         raise CorruptError(f"{name} is coded although the header names no network: the input is damaged")
     return _read_coded(source, start, model, name, skip)
+
+
+def _read_unpacked(
+    source: ByteSource, start: int, model: ModelSettings | None, name: str, skip: bool
+) -> Segment:
+    size = source.varint(f"the size of {name}", 1, MOST_SEGMENT)
+    count = source.varint(f"the parts of {name}", 2, MOST_PARTS)
+    parts = []
+    for number in range(1, count + 1):
+        begin = source.position
+        tag = source.byte(name)
+        parts.append(_read_part(source, tag, begin, model, f"part {number} of {name}", skip))
+    if all(part.model is None for part in parts):
+        raise CorruptError(f"{name} has no part that is coded: it is damaged")
+    content_check = _read_end(source, name)
+    return Segment(
+        name,
+        model,
+        size,
+        max(part.lanes for part in parts),
+        source.position - start,
+        sum(part.block_count for part in parts),
+        content_check,
+        bytearray(),
+        [],
+        tuple(parts),
+    )
 
 
 def _read_stored(source: ByteSource, start: int, name: str, skip: bool) -> Segment:

@@ -29,6 +29,7 @@ def compress(
     semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
+    unpack: bool = True,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -37,13 +38,13 @@ def compress(
 
     `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off, "ngrams" puts
     n-grams beside the network instead, "both" beside the network with the SEB; `lanes` is the most lanes of a
-    segment and `segment_size` its most bytes. `device` is "cpu", "cuda" for all CUDA devices, "cuda:1" or
-    "cuda:0,1" for some, or "auto" for whichever is expected to be done sooner. `streams` segments are in
-    flight on each device, fewer where they do not fit into its memory or into `memory_limit` bytes of it;
+    segment and `segment_size` its most bytes; `unpack` False leaves PNG, GIF, PDF, zip and gzip as they are
+    packed. `device` is "cpu", "cuda" for all CUDA devices, "cuda:1" or "cuda:0,1" for some, or "auto" for
+    whichever is expected to be done sooner. `streams` segments are in flight on each device, fewer where they do not fit into its memory or into `memory_limit` bytes of it;
     what comes out does not depend on how many, nor on the device. Raises UsageError, DeviceError or
     OutOfMemoryError.
     """
-    preset = resolve(level, network, semantics, lanes, segment_size)
+    preset = resolve(level, network, semantics, lanes, segment_size, unpack)
     resources = Resources(device, streams, memory_limit)
     view = _byte_view(data)
     sink = io.BytesIO()
@@ -106,6 +107,7 @@ class SepFile(io.BufferedIOBase):
         semantics: Semantics = True,
         lanes: int | None = None,
         segment_size: int | None = None,
+        unpack: bool = True,
         device: str = "auto",
         streams: int | None = None,
         memory_limit: int | None = None,
@@ -115,7 +117,7 @@ class SepFile(io.BufferedIOBase):
         if action not in ("r", "w", "x", "a"):
             raise ValueError(f"invalid mode {mode!r}: it must be r, w, x or a, with or without b")
         # Wrong settings must be found before opening empties a file.
-        preset = resolve(level, network, semantics, lanes, segment_size)
+        preset = resolve(level, network, semantics, lanes, segment_size, unpack)
         resources = Resources(device, streams, memory_limit)
         self._owns_file = isinstance(filename, str | bytes | os.PathLike)
         if self._owns_file:
@@ -309,6 +311,7 @@ def open(
     semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
+    unpack: bool = True,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -328,6 +331,7 @@ def open(
     semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
+    unpack: bool = True,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -346,6 +350,7 @@ def open(
     semantics: Semantics = True,
     lanes: int | None = None,
     segment_size: int | None = None,
+    unpack: bool = True,
     device: str = "auto",
     streams: int | None = None,
     memory_limit: int | None = None,
@@ -370,6 +375,7 @@ def open(
         semantics=semantics,
         lanes=lanes,
         segment_size=segment_size,
+        unpack=unpack,
         device=device,
         streams=streams,
         memory_limit=memory_limit,

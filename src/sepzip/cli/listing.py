@@ -120,10 +120,11 @@ def _memory(summary: FileSummary) -> str:
     """Return the MiB that decoding the file's largest segment takes; nothing if all are stored."""
     most = max(
         (
-            memory_needed(frame.model, segment.lanes, segment.content_size)
+            memory_needed(frame.model, part.lanes, part.content_size)
             for frame in summary.frames
             for segment in frame.segments
-            if frame.model is not None and segment.lanes
+            for part in segment.parts or (segment,)
+            if frame.model is not None and part.lanes
         ),
         default=0,
     )

@@ -136,6 +136,7 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
 )
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")
+@click.option("--no-unpack", is_flag=True, help="Leave PNG, GIF, PDF, zip and gzip as they are packed.")
 @click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N or cuda:N,M.")
 @click.option("--streams", type=int, metavar="N", help="Segments in flight on each device.")
 @click.option(
@@ -168,6 +169,7 @@ def _command(
     block: str | None,
     lanes: int | None,
     segment: int | None,
+    no_unpack: bool,
     device: str,
     streams: int | None,
     memory_limit: int | Share | None,
@@ -192,6 +194,7 @@ def _command(
         "--seb": block is not None,
         "--lanes": lanes is not None,
         "--segment": segment is not None,
+        "--no-unpack": no_unpack,
         "--verify": verify,
     }
     writes = mode in (Mode.COMPRESS, Mode.DECOMPRESS)
@@ -225,7 +228,7 @@ def _command(
     return Options(
         files=files or (STANDARD_STREAM,),
         mode=mode,
-        preset=resolve(level, network, _semantics(block, no_seb), lanes, segment),
+        preset=resolve(level, network, _semantics(block, no_seb), lanes, segment, not no_unpack),
         resources=Resources(device, streams, memory_limit),
         to_stdout=to_stdout,
         output=output,

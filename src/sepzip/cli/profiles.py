@@ -10,8 +10,8 @@ from .progress import amount
 
 __all__ = ["devices_used", "fitting_streams", "profile_json", "profile_table"]
 
-_STAGES = ("read", "copy in", "step", "copy out", "code", "write", "idle")
-_OF_THE_CALLER = ("read", "write")
+_STAGES = ("read", "unpack", "copy in", "step", "copy out", "code", "pack", "write", "idle")
+_OF_THE_CALLER = ("read", "unpack", "write")
 
 
 def devices_used(report: Report, asked: str) -> list[str]:

@@ -12,7 +12,7 @@ from ..presets import ModelSettings
 from ..runs import CHUNK_STEPS
 from .host import HostEncoding
 from .native import count_differences
-from .plan import Plan
+from .plan import MOST_RECORD, Plan
 
 __all__ = ["choose_plan"]
 
@@ -38,9 +38,14 @@ def _difference_entropies(data: NDArray[np.uint8], most: int, pieces: int) -> ND
     return entropies
 
 
-def choose_plan(data: NDArray[np.uint8], model: ModelSettings) -> Plan:
-    """Return the plan under which a sample of the bytes, uint8, becomes smallest."""
+def choose_plan(data: NDArray[np.uint8], model: ModelSettings, row: int = 0) -> Plan:
+    """Return the plan under which a sample of the bytes, uint8, becomes smallest.
+
+    `row` is the bytes of a row of pixels, where they are known to be such, or 0.
+    """
     candidates = _candidates(data)
+    if 3 <= row <= MOST_RECORD:
+        candidates += [Plan(_RECORDS, row), Plan(_SAMPLES, row, sample=1)]
     candidates += [
         plan._replace(primer=1) for plan in candidates if len(data) <= _PRIMED_MOST.get(plan.profile, 0)
     ]

@@ -22,11 +22,13 @@ __all__ = ["memory_decoding", "memory_encoding", "prepare", "restore", "runs_on_
 Tick = Callable[[], None]
 
 
-def prepare(content: NDArray[np.uint8], model: ModelSettings) -> tuple[Plan, NDArray[np.uint8]]:
-    """Return the plan for a segment, and the bytes that its lanes code."""
+def prepare(
+    content: NDArray[np.uint8], model: ModelSettings, row: int = 0
+) -> tuple[Plan, NDArray[np.uint8]]:
+    """Return the plan for a segment, and the bytes that its lanes code; `row` is as in `choose_plan`."""
     from .analysis import choose_plan
 
-    plan = choose_plan(content, model)
+    plan = choose_plan(content, model, row)
     return plan, make_absolute(content) if plan.calls else content
 
 
