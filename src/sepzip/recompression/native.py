@@ -60,13 +60,14 @@ class Image(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in ("code_size", "block", "period", "clears_first", "ends", "used", "raw")
+        for name in ("code_size", "block", "period", "clears_first", "ends", "forgets", "used", "raw")
     ]
     code_size: int
     block: int
     period: int
     clears_first: int
     ends: int
+    forgets: int
     used: int
     raw: int
 

@@ -33,7 +33,7 @@ DEFLATE, GIF, PNG = 1, 2, 3
 
 _DEFAULT, _FILTERED, _HUFFMAN_ONLY, _RUNS_ONLY, _FIXED_CODES, _GZIP = range(6)
 _NOTHING, _ADLER, _CRC_AND_SIZE = range(3)
-_CLEARS_FIRST, _ENDS, _PERIOD = 1, 2, 4
+_CLEARS_FIRST, _ENDS, _FORGETS, _PERIOD = 1, 2, 4, 8
 
 _LEAST = 64
 _MOST_PERIOD = 1 << 20
@@ -54,7 +54,8 @@ class Method(NamedTuple):
     `code_size` is GIF's, in bits.
     `variant` of DEFLATE says what follows the stream and belongs to it: 0 nothing, 1 Adler-32, 2 CRC-32 and size as
     gzip has them; of PNG it is the two bytes of zlib's header, the first one times 256; of GIF 1 if a clear code
-    comes first, 2 if an end code comes last, and 4 times the codes after which the table is emptied, 0 never.
+    comes first, 2 if an end code comes last, 4 if strings are looked up as lzw.c says of compress, and 8 times the
+    codes after which the table is emptied, 0 never.
     `chunk` is the bytes of a chunk of PNG but the last, 0 if there is one, or of a block of GIF but the last.
     """
 
@@ -151,6 +152,7 @@ def pack(raw: bytes, method: Method) -> bytes:
             period=period,
             clears_first=flags & _CLEARS_FIRST,
             ends=flags & _ENDS,
+            forgets=flags & _FORGETS,
         )
         return lzw_encode(content, image)
     stream = deflate(content, DeflateSettings(*method[1:5]))
@@ -231,17 +233,18 @@ class _Search:
             return False
         return index == len(self._starts) or start + size <= self._starts[index]
 
-    def _keep(self, packed: Packed) -> None:
-        """Take a stream into what was found, if it does come back."""
+    def _keep(self, packed: Packed) -> bool:
+        """Take a stream into what was found, if it does come back; return whether it does."""
         if packed.size < _LEAST or len(packed.raw) > self._room or not self._is_free(*packed[:2]):
-            return
+            return False
         if pack(packed.raw, packed.method) != self._bytes[packed.start : packed.start + packed.size]:
             self._budget -= len(packed.raw)
-            return
+            return False
         index = bisect(self._starts, packed.start)
         self._starts.insert(index, packed.start)
         self._found.insert(index, packed)
         self._room -= len(packed.raw)
+        return True
 
     def _number(self, place: int, size: int) -> int:
         """Return the big-endian number there; what is beyond the end is not there and counts as 0."""
@@ -372,8 +375,9 @@ class _Search:
         raw, image = decoded
         variant = image.clears_first * _CLEARS_FIRST + image.ends * _ENDS + image.period * _PERIOD
         method = Method(GIF, code_size=image.code_size, variant=variant, chunk=image.block)
-        if image.period <= _MOST_PERIOD:
-            self._keep(Packed(start, image.used, width, method, raw.tobytes()))
+        packed = Packed(start, image.used, width, method, raw.tobytes())
+        if image.period <= _MOST_PERIOD and not self._keep(packed):
+            self._keep(packed._replace(method=method._replace(variant=variant | _FORGETS)))
 
     def _look_for_zlib(self, start: int, end: int) -> None:
         while start < end and self._budget > 0:
