@@ -2,14 +2,17 @@
 
    A writer takes the longest string that the table has, each time. It may choose when to empty the table: most do
    as soon as it is full, one string earlier or later, and some never. Here it is emptied after a number of codes
-   that is the same each time. */
+   that is the same each time.
+
+   Many writers look strings up as the program compress did, and take the place of one of them, byte 0 after code
+   0, for a free one: it is lost when another string comes by there, and entered anew when it is met again. */
 
 #include <stdint.h>
 #include <string.h>
 
 #define PUBLIC __attribute__((visibility("default")))
 
-enum { CODES = 4096, MOST_WIDTH = 12, SLOTS = 1 << 14, DONE = 0, INVALID = 1, TOO_LARGE = 2, LARGEST_BLOCK = 255 };
+enum { CODES = 4096, MOST_WIDTH = 12, SLOTS = 5003, SLOT_SHIFT = 4, FREE = -1, DONE = 0, INVALID = 1, TOO_LARGE = 2, LARGEST_BLOCK = 255 };
 
 /* How an image's data was written. The order is that of Image in native.py. */
 typedef struct {
@@ -21,6 +24,8 @@ typedef struct {
     /* Whether a clear code comes first, and an end code last. */
     int64_t clears_first;
     int64_t ends;
+    /* Whether the string of code 0 and byte 0 is lost when another one comes by. */
+    int64_t forgets;
 
     int64_t used;
     int64_t raw;
@@ -145,44 +150,65 @@ static void put_code(Writer *w, int code, int width) {
     for (; w->count >= 8; w->count -= 8, w->bits >>= 8) put_byte(w, (uint8_t)w->bits);
 }
 
+typedef struct {
+    /* Of each string that was entered, the byte that it ends with << 12 | the code before it. */
+    int32_t keys[SLOTS];
+    uint16_t codes[SLOTS];
+    int forgets;
+} Table;
+
+/* Return the slot of the string of a code and a byte, or the one where it is entered. */
+static int slot_of(const Table *t, int code, int byte) {
+    int32_t key = byte << 12 | code;
+    int slot = byte << SLOT_SHIFT ^ code;
+    if (t->keys[slot] == key || t->keys[slot] == FREE) return slot;
+    int step = slot ? SLOTS - slot : 1;
+    do {
+        slot -= step;
+        if (slot < 0) slot += SLOTS;
+        if (t->keys[slot] == key) return slot;
+    } while (t->forgets ? t->keys[slot] > 0 : t->keys[slot] != FREE);
+    return slot;
+}
+
+static void empty(Table *t) { memset(t->keys, 255, sizeof t->keys); }
+
 /* Write the image data of raw in the way of *image, whose `used` becomes its size. INVALID if there is no such way
    or a pixel is too large for the code size, TOO_LARGE if out has too little room. */
 PUBLIC int sepzip_lzw_encode(const uint8_t *raw, int64_t size, uint8_t *out, int64_t capacity, Image *image) {
     if (image->code_size < 1 || image->code_size > 8 || image->block < 1 || image->block > LARGEST_BLOCK) return INVALID;
     if (image->period < 0 || size < 0 || capacity < 2) return INVALID;
-    /* Of each string that was added, the code before its last byte, that byte, and its own code: 12, 8, 12 bits. */
-    uint32_t slots[SLOTS];
+    Table table, *t = &table;
     Writer writer = {out, capacity, 1, -1, image->block, 0, 0, 0}, *w = &writer;
     int clear = 1 << image->code_size, first = clear + 2, next = first, width = (int)image->code_size + 1;
     int64_t since = 0;
     out[0] = (uint8_t)image->code_size;
-    memset(slots, 0, sizeof slots);
+    t->forgets = image->forgets != 0;
+    empty(t);
     if (image->clears_first) put_code(w, clear, width);
     for (int64_t at = 0; at < size && !w->failed;) {
-        uint32_t code = raw[at++], place = 0;
-        if (code >= (uint32_t)clear) return INVALID;
+        int code = raw[at++], slot = 0;
+        if (code >= clear) return INVALID;
         for (; at < size; at++) {
-            uint32_t key = code << 8 | raw[at];
             if (raw[at] >= clear) return INVALID;
-            for (place = key * 0x9E3779B1u >> 18; slots[place]; place = (place + 1) & (SLOTS - 1)) {
-                if (slots[place] >> 12 == key) break;
-            }
-            if (!slots[place]) break;
-            code = slots[place] & (CODES - 1);
+            slot = slot_of(t, code, raw[at]);
+            if (t->keys[slot] != (raw[at] << 12 | code)) break;
+            code = t->codes[slot];
         }
-        put_code(w, (int)code, width);
+        put_code(w, code, width);
         since++;
         /* The reader is one string behind, and the width is what it needs: it enters that of the code before. */
         if (next == 1 << width && width < MOST_WIDTH) width++;
         if (at == size) break;
         if (since == image->period) {
             put_code(w, clear, width);
-            memset(slots, 0, sizeof slots);
+            empty(t);
             since = 0;
             next = first;
             width = (int)image->code_size + 1;
         } else if (next < CODES) {
-            slots[place] = (code << 8 | raw[at]) << 12 | (uint32_t)next++;
+            t->keys[slot] = raw[at] << 12 | code;
+            t->codes[slot] = (uint16_t)next++;
         }
     }
     if (image->ends) put_code(w, clear + 1, width);

@@ -14,6 +14,7 @@ from ..errors import CorruptError, DeviceError
 
 __all__ = [
     "MOST_RAW",
+    "DeflateSettings",
     "Image",
     "Inflated",
     "deflate",
@@ -30,7 +31,7 @@ MOST_RAW = 1 << 30
 """The most raw bytes that a stream can be packed of."""
 
 _KEPT = 1 << 16
-_SAME, _DIFFERS, _IMPOSSIBLE, _NO_MEMORY = range(4)
+_SAME, _NO_MEMORY = 0, 3
 
 
 class Inflated(ctypes.Structure):
@@ -60,13 +61,14 @@ class Image(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in ("code_size", "block", "period", "clears_first", "ends", "used", "raw")
+        for name in ("code_size", "block", "period", "clears_first", "ends", "forgets", "used", "raw")
     ]
     code_size: int
     block: int
     period: int
     clears_first: int
     ends: int
+    forgets: int
     used: int
     raw: int
 
@@ -148,7 +150,7 @@ def looks_like(
     expected: NDArray[np.uint8],
     symbols: NDArray[np.uint32],
 ) -> tuple[bool, int]:
-    """Return whether raw is packed to the expected bytes and symbols, and how many raw bytes were looked at."""
+    """Return whether raw is packed to these bytes and first symbols, and how much of raw was looked at."""
     report = _Deflated()
     status = _library().sepzip_deflate(
         *(raw.ctypes.data, len(raw), (ctypes.c_int64 * 4)(*settings)),
@@ -182,7 +184,7 @@ def find_zlib(
 
 
 def lzw_decode(data: NDArray[np.uint8], most_raw: int) -> tuple[NDArray[np.uint8], Image] | None:
-    """Return the pixels of the image data at the start of data, and how it was written; None if there is none."""
+    """Return the pixels of the image data that data begins with, and how it was written, or None."""
     image = Image()
     library = _library()
     if library.sepzip_lzw_decode(data.ctypes.data, len(data), None, most_raw, ctypes.byref(image)):

@@ -33,9 +33,10 @@ DEFLATE, GIF, PNG = 1, 2, 3
 
 _DEFAULT, _FILTERED, _HUFFMAN_ONLY, _RUNS_ONLY, _FIXED_CODES, _GZIP = range(6)
 _NOTHING, _ADLER, _CRC_AND_SIZE = range(3)
-_CLEARS_FIRST, _ENDS, _PERIOD = 1, 2, 4
+_CLEARS_FIRST, _ENDS, _FORGETS, _PERIOD = 1, 2, 4, 8
 
 _LEAST = 64
+_MOST_NAME = 4096
 _MOST_PERIOD = 1 << 20
 _MOST_CHUNK = (1 << 31) - 1
 _LEVELS = (6, 9, 1, 5, 4, 3, 2, 8, 7)
@@ -49,12 +50,13 @@ class Method(NamedTuple):
 
     `kind` is DEFLATE, GIF (an image's data from the byte of its code size to the empty block), or PNG (its
     chunks IDAT, from the first one's length to the last one's CRC).
-    `level` 1 to 9, `window_bits` 9 to 15, `memory_level` 1 to 9 and `strategy` are zlib's, of DEFLATE and PNG;
-    strategy 5 is the blocks that the program gzip makes (window_bits 15, memory_level 8).
+    `level` 1 to 9, `window_bits` 9 to 15, `memory_level` 1 to 9 and `strategy` are zlib's, of DEFLATE and
+    PNG; strategy 5 is the blocks that the program gzip makes (window_bits 15, memory_level 8).
     `code_size` is GIF's, in bits.
-    `variant` of DEFLATE says what follows the stream and belongs to it: 0 nothing, 1 Adler-32, 2 CRC-32 and size as
-    gzip has them; of PNG it is the two bytes of zlib's header, the first one times 256; of GIF 1 if a clear code
-    comes first, 2 if an end code comes last, and 4 times the codes after which the table is emptied, 0 never.
+    `variant` of DEFLATE says what follows the stream and belongs to it: 0 nothing, 1 Adler-32, 2 CRC-32 and
+    size as gzip has them. Of PNG it is the two bytes of zlib's header, the first one times 256. Of GIF it is
+    1 if a clear code comes first, and 2 if an end code comes last, and 4 if strings are looked up as lzw.c
+    says of compress, and 8 times the codes after which the table is emptied, 0 never.
     `chunk` is the bytes of a chunk of PNG but the last, 0 if there is one, or of a block of GIF but the last.
     """
 
@@ -70,14 +72,14 @@ class Method(NamedTuple):
     def encode(self) -> bytes:
         """Return the method as varints."""
         if self.kind == GIF:
-            numbers = (self.code_size, self.variant, self.chunk)
+            numbers = [self.kind, self.code_size, self.variant, self.chunk]
         else:
             look = self.level - 1 + 9 * self.strategy
             memory = self.window_bits - 9 + 7 * (self.memory_level - 1)
-            numbers = (look, memory, self.variant)
+            numbers = [self.kind, look, memory, self.variant]
             if self.kind == PNG:
-                numbers += (self.chunk,)
-        return b"".join(map(varint, (self.kind, *numbers)))
+                numbers.append(self.chunk)
+        return b"".join(map(varint, numbers))
 
     @classmethod
     def read(cls, source: ByteSource) -> Method:
@@ -102,8 +104,8 @@ class Method(NamedTuple):
 class Packed(NamedTuple):
     """A packed stream in data: its place there, and what comes back to the same bytes.
 
-    `start` and `size` are the packed bytes, which `raw` replaces. `row` is the bytes of a row of pixels, PNG's
-    byte of the filter included, 0 if it is no image.
+    `start` and `size` are the packed bytes, which `raw` replaces. `row` is the bytes of a row of pixels, the
+    byte of PNG's filter included, 0 if it is no image.
     """
 
     start: int
@@ -151,6 +153,7 @@ def pack(raw: bytes, method: Method) -> bytes:
             period=period,
             clears_first=flags & _CLEARS_FIRST,
             ends=flags & _ENDS,
+            forgets=flags & _FORGETS,
         )
         return lzw_encode(content, image)
     stream = deflate(content, DeflateSettings(*method[1:5]))
@@ -177,10 +180,10 @@ def _trailer(raw: bytes, variant: int) -> bytes:
 
 
 def find(data: bytes | memoryview, most_raw: int) -> list[Packed]:
-    """Return the packed streams in data that pack again to the same bytes, in order, none overlapping another.
+    """Return the packed streams in data that pack again to the same bytes, in order, none over another.
 
-    Their raw bytes together are at most `most_raw`; a stream that would exceed it is left out, as are those of
-    fewer than 64 packed bytes.
+    Their raw bytes together are at most `most_raw`; a stream that would exceed it is left out, as are those
+    of fewer than 64 packed bytes.
     """
     return _Search(data, most_raw).run()
 
@@ -231,17 +234,18 @@ class _Search:
             return False
         return index == len(self._starts) or start + size <= self._starts[index]
 
-    def _keep(self, packed: Packed) -> None:
-        """Take a stream into what was found, if it does come back."""
+    def _keep(self, packed: Packed) -> bool:
+        """Take a stream into what was found, if it does come back; return whether it does."""
         if packed.size < _LEAST or len(packed.raw) > self._room or not self._is_free(*packed[:2]):
-            return
+            return False
         if pack(packed.raw, packed.method) != self._bytes[packed.start : packed.start + packed.size]:
             self._budget -= len(packed.raw)
-            return
+            return False
         index = bisect(self._starts, packed.start)
         self._starts.insert(index, packed.start)
         self._found.insert(index, packed)
         self._room -= len(packed.raw)
+        return True
 
     def _number(self, place: int, size: int) -> int:
         """Return the big-endian number there; what is beyond the end is not there and counts as 0."""
@@ -270,9 +274,8 @@ class _Search:
             start += 2 + self._little(start, 2)
         for bit in (8, 16):
             if flags & bit:
-                while start < len(self._bytes) and self._bytes[start]:
-                    start += 1
-                start += 1
+                name = bytes(self._bytes[start : start + _MOST_NAME])
+                start += name.find(0) + 1 if 0 in name else _MOST_NAME
         start += flags & 2
         levels = {2: (9,), 4: (1,)}.get(extra_flags, (6,))
         self._look_at_deflate(start, levels, (15,), _CRC_AND_SIZE)
@@ -372,8 +375,9 @@ class _Search:
         raw, image = decoded
         variant = image.clears_first * _CLEARS_FIRST + image.ends * _ENDS + image.period * _PERIOD
         method = Method(GIF, code_size=image.code_size, variant=variant, chunk=image.block)
-        if image.period <= _MOST_PERIOD:
-            self._keep(Packed(start, image.used, width, method, raw.tobytes()))
+        packed = Packed(start, image.used, width, method, raw.tobytes())
+        if image.period <= _MOST_PERIOD and not self._keep(packed):
+            self._keep(packed._replace(method=method._replace(variant=variant | _FORGETS)))
 
     def _look_for_zlib(self, start: int, end: int) -> None:
         while start < end and self._budget > 0:
@@ -398,7 +402,10 @@ class _Search:
             return None
         raw, symbols = inflate(data, report.raw)
         settings = self._settings(raw, data[: report.used], symbols, report, levels, windows)
-        return settings and _Deflate(report.used, settings, raw.tobytes())
+        if settings is None:
+            self._budget -= 2 * report.used + report.raw // 4 + _TRIAL
+            return None
+        return _Deflate(report.used, settings, raw.tobytes())
 
     def _settings(
         self,
@@ -426,35 +433,27 @@ class _Search:
             looks.append((6, _RUNS_ONLY))
         if not report.dynamic:
             looks += [(level, _FIXED_CODES) for level in levels]
-        left = 6 * len(raw) + (1 << 16)
+        before = self._budget
+        least = max(before - 6 * len(raw) - (1 << 16), 0)
+        others = [(window, memory) for memory in memories for window in windows]
+        trials = [(look, others[0]) for look in looks]
         reached: list[tuple[int, tuple[int, int]]] = []
-        first = memories[0]
-        for look in looks:
-            settings = _joined(look, windows[0], first)
-            same, far = looks_like(raw, settings, packed, symbols)
-            if same:
-                return settings
-            reached.append((far, look))
-            left -= far
-            if left < 0:
-                break
-        reached.sort(key=lambda entry: -entry[0])
-        others = [(window, memory) for memory in memories for window in windows][1:]
-        for far, look in reached[:3]:
-            if far < min(len(raw) // 4, 1024):
-                break
-            for window, memory in others:
+        while trials:
+            for look, (window, memory) in trials:
                 settings = _joined(look, window, memory)
                 same, far = looks_like(raw, settings, packed, symbols)
                 if same:
+                    self._budget = before
                     return settings
-                left -= far
-                if left < 0:
-                    return self._spent(left, raw)
-        return self._spent(left, raw)
-
-    def _spent(self, left: int, raw: NDArray[np.uint8]) -> None:
-        self._budget -= 6 * len(raw) + (1 << 16) - left
+                self._budget -= far
+                if self._budget < least:
+                    return None
+                reached.append((far, look))
+            reached.sort(key=lambda entry: -entry[0])
+            near = [look for far, look in reached[:3] if far >= min(len(raw) // 4, 1024)]
+            trials = [(look, other) for look in near for other in others[1:]]
+            others = []
+        return None
 
 
 def _joined(look: tuple[int, int], window: int, memory: int) -> DeflateSettings:
@@ -475,7 +474,7 @@ def _hints(method: int, check: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _memories(report: Inflated) -> list[int]:
-    """Return the memory levels that end blocks where this stream's end, 0 for gzip's; the likely ones first."""
+    """Return the memory levels that end blocks where this stream does, 0 for gzip's; the likely first."""
     most, last = report.most_symbols, report.last_symbols
     if most:
         memories = [level for level in (8, 9, 7, 6, 5, 4, 3, 2, 1) if (64 << level) - 1 == most]
