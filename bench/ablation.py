@@ -87,7 +87,7 @@ def size_under(
     """Return the coded size under a plan, and whether it came back, where it is to be decoded."""
     choose = analysis.choose_plan
     try:
-        analysis.choose_plan = lambda data, model: plan
+        analysis.choose_plan = lambda data, model, row=0: plan
         blocks = list(encode_segment(data, model, lanes, "cpu"))
     finally:
         analysis.choose_plan = choose

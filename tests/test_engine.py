@@ -19,7 +19,6 @@ from sepzip import eager, engine, runs, tensors
 from sepzip.coder import coders_for, plain
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import CorruptError, DeviceError, MismatchError, UnsupportedError
-from sepzip.frame import CodedBlock
 from sepzip.presets import ModelSettings
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
@@ -223,6 +222,7 @@ from dataclasses import replace
 from sepzip import OutOfMemoryError, memory
 from sepzip.engine import encode_segment
 from sepzip.presets import ModelSettings
+from sepzip.segment import CodedBlock
 memory.available = lambda device: None
 list(encode_segment(b"x" * 64, replace(ModelSettings(), hidden=16), 4, "cpu"))
 with open("/proc/self/statm") as file:

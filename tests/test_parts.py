@@ -81,6 +81,8 @@ def test_parts_are_bounded(text: bytes) -> None:
     assert join([part.content for part in parts], len(content)) == content
 
 
+SOURCE: bytes = Path(__file__).read_bytes() * 4
+
 pieces = st.lists(
     st.one_of(
         st.binary(max_size=200),
@@ -94,7 +96,6 @@ pieces = st.lists(
     ),
     max_size=6,
 ).map(b"".join)
-SOURCE = Path(__file__).read_bytes() * 4
 
 
 @settings(deadline=None)

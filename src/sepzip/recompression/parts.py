@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 def split(content: Content) -> list[Part]:
     """Return the parts of a segment's content, of which `join` makes it; one if nothing in it is packed."""
-    streams = find(content, min((MOST_TIMES - 1) * len(content), _MOST_RAW - len(content)))
+    streams = find(memoryview(content), min((MOST_TIMES - 1) * len(content), _MOST_RAW - len(content)))
     if not streams:
         return [Part(content)]
     rows = Counter[int]()
