@@ -20,6 +20,7 @@ from sepzip.coder import coders_for, plain
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import CorruptError, DeviceError, MismatchError, UnsupportedError
 from sepzip.presets import ModelSettings
+from sepzip.segment import CodedBlock
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 PLAIN = replace(TINY, semantics=False, context=5, patch=0, stride=0)
@@ -222,6 +223,7 @@ from dataclasses import replace
 from sepzip import OutOfMemoryError, memory
 from sepzip.engine import encode_segment
 from sepzip.presets import ModelSettings
+from sepzip.segment import CodedBlock
 from sepzip.segment import CodedBlock
 memory.available = lambda device: None
 list(encode_segment(b"x" * 64, replace(ModelSettings(), hidden=16), 4, "cpu"))

@@ -326,7 +326,7 @@ NO_MODEL_HEADER = craft.header(b"\0\0", numerics=0)
 @pytest.mark.parametrize(
     ("crafted", "message"),
     [
-        (b"\x06", "unknown tag 6"),
+        (b"\x07", "unknown tag 7"),
         (craft.stored_start(0), "size of segment 1 of frame 1 is 0"),
         (craft.stored_start((1 << 30) + 1), "size of segment 1"),
         (b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "varint"),

@@ -4,6 +4,8 @@ The first part is the recipe: how many streams there are, and for each how many 
 one before, how many raw bytes it has, in which part they are (0: where the stream stood), and how they are
 packed. The second is the content without the streams; each further one is the raw bytes of streams of pixels
 whose rows are of one length, one after the other.
+
+NumPy is loaded when there is something to split or to join.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from typing import NamedTuple
 from ..errors import CorruptError, TruncatedError
 from ..segment import MOST_PARTS
 from ..wire import ByteSource, varint
-from .streams import Method, find, pack
 
 __all__ = ["MOST_TIMES", "Part", "join", "split"]
 
@@ -40,6 +41,8 @@ class Part(NamedTuple):
 
 def split(content: Content) -> list[Part]:
     """Return the parts of a segment's content, of which `join` makes it; one if nothing in it is packed."""
+    from .streams import find
+
     streams = find(memoryview(content), min((MOST_TIMES - 1) * len(content), _MOST_RAW - len(content)))
     if not streams:
         return [Part(content)]
@@ -69,6 +72,8 @@ def join(parts: Sequence[Content], size: int) -> bytearray:
 
     Raises CorruptError for parts that it cannot have made.
     """
+    from .streams import Method, pack
+
     recipe = ByteSource(io.BytesIO(parts[0]))
     raws = [memoryview(part) for part in parts[1:]]
     begun = [0] * len(raws)
