@@ -338,7 +338,7 @@ def test_an_error_of_the_source_or_the_sink_stops_all(
         begun += 1
         if begun > 2:
             until_stopped(next(argument for argument in arguments if callable(argument)))
-        return (decode if len(arguments) == 7 else encode)(*arguments)
+        return (decode if isinstance(arguments[1], int) else encode)(*arguments)
 
     stand_in.encode_segment = stand_in.decode_segment = later_ones_never_end  # type: ignore[attr-defined]
     for expected, work in zip([errno.EIO] * 2 + [errno.ENOSPC] * 2, works, strict=True):
