@@ -7,6 +7,8 @@ import hashlib
 import io
 import itertools
 import random
+import shutil
+import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -25,6 +27,14 @@ from sepzip.wire import ByteSource
 ROOM = 64 << 20
 STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED)
 GZIP_BLOCKS = 5
+
+
+def _gzip(*arguments: str, content: bytes = b"") -> bytes:
+    """Return what the program gzip writes, nothing if there is none."""
+    if shutil.which("gzip") is None:
+        return b""
+    return subprocess.run(["gzip", *arguments], input=content, capture_output=True, check=True).stdout
+
 
 needs_zlib = pytest.mark.skipif(
     "ng" in zlib.ZLIB_RUNTIME_VERSION, reason="zlib-ng makes other bytes than zlib"
@@ -273,6 +283,17 @@ def test_finds_what_the_program_gzip_makes() -> None:
     packed = only(b"\x1f\x8b\x08\0\0\0\0\0\0\3" + stream + trailer)
     assert packed.raw == raw
     assert packed.method[1:5] == (7, 15, 8, GZIP_BLOCKS)
+
+
+@pytest.mark.skipif(b"Free Software" not in _gzip("--version"), reason="there is no GNU gzip")
+@pytest.mark.parametrize("size", [0, 300, 32768, 65275, 65536, 98043, 200_000])
+def test_equals_the_program_gzip(size: int, text: bytes) -> None:
+    # At the end gzip compares with what is behind the input in its window.
+    end = text[1000:1080]
+    for raw in (text[:size], text[: max(size - 240, 0)] + end * 3, text[:size] + end + bytes(3) + end):
+        for level in (1, 3, 4, 6, 9):
+            made = _gzip("-cn", f"-{level}", content=raw)
+            assert our_stream(raw, level, strategy=GZIP_BLOCKS) == made[10:-8], (len(raw), level)
 
 
 class _NoSeeking(io.BytesIO):

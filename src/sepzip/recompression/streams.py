@@ -156,7 +156,11 @@ def pack(raw: bytes, method: Method) -> bytes:
             forgets=flags & _FORGETS,
         )
         return lzw_encode(content, image)
-    stream = deflate(content, DeflateSettings(*method[1:5]))
+    return _around(deflate(content, DeflateSettings(*method[1:5])), raw, method)
+
+
+def _around(stream: bytes, raw: bytes, method: Method) -> bytes:
+    """Return the packed bytes that this deflate stream of raw is a part of."""
     if method.kind == DEFLATE:
         return stream + _trailer(raw, method.variant)
     stream = method.variant.to_bytes(2, "big") + stream + _trailer(raw, _ADLER)
@@ -189,9 +193,9 @@ def find(data: bytes | memoryview, most_raw: int) -> list[Packed]:
 
 
 class _Deflate(NamedTuple):
-    """A deflate stream in data that can be packed again."""
+    """A deflate stream in data, and the settings by which raw was packed to it again."""
 
-    size: int
+    stream: bytes
     settings: DeflateSettings
     raw: bytes
 
@@ -234,11 +238,16 @@ class _Search:
             return False
         return index == len(self._starts) or start + size <= self._starts[index]
 
-    def _keep(self, packed: Packed) -> bool:
-        """Take a stream into what was found, if it does come back; return whether it does."""
+    def _keep(self, packed: Packed, stream: bytes | None = None) -> bool:
+        """Take a stream into what was found, if it does come back; return whether it does.
+
+        The deflate stream in it is given where it was packed again to compare it.
+        """
         if packed.size < _LEAST or len(packed.raw) > self._room or not self._is_free(*packed[:2]):
             return False
-        if pack(packed.raw, packed.method) != self._bytes[packed.start : packed.start + packed.size]:
+        raw, method = packed.raw, packed.method
+        again = pack(raw, method) if stream is None else _around(stream, raw, method)
+        if again != self._bytes[packed.start : packed.start + packed.size]:
             self._budget -= len(packed.raw)
             return False
         index = bisect(self._starts, packed.start)
@@ -293,14 +302,14 @@ class _Search:
         found = self._deflate(self._data[start:], levels, windows)
         if found is None:
             return
-        end = start + found.size
+        end = start + len(found.stream)
         expected = _trailer(found.raw, trailer)
         if self._bytes[end : end + len(expected)] == expected:
             end += len(expected)
         else:
             trailer = _NOTHING
         method = Method(DEFLATE, *found.settings, variant=trailer)
-        self._keep(Packed(start, end - start, 0, method, found.raw))
+        self._keep(Packed(start, end - start, 0, method, found.raw), found.stream)
 
     def _look_at_png(self, place: int) -> None:
         row, at = 0, place + 8
@@ -328,12 +337,12 @@ class _Search:
         if len(stream) < 6 or stream[0] & 0x8F != 8:
             return
         found = self._deflate(stream[2:], *_hints(int(stream[0]), int(stream[1])))
-        if found is None or found.size != len(stream) - 6:
+        if found is None or len(found.stream) != len(stream) - 6:
             return
         header = int(stream[0]) << 8 | int(stream[1])
         chunk = sizes[0] if len(sizes) > 1 else 0
         method = Method(PNG, *found.settings, variant=header, chunk=chunk)
-        self._keep(Packed(first, end - first, row, method, found.raw))
+        self._keep(Packed(first, end - first, row, method, found.raw), found.stream)
 
     def _png_row(self, place: int) -> int:
         """Return the bytes of a row by the header there, 0 if rows come in several passes or it is wrong."""
@@ -405,7 +414,7 @@ class _Search:
         if settings is None:
             self._budget -= 2 * report.used + report.raw // 4 + _TRIAL
             return None
-        return _Deflate(report.used, settings, raw.tobytes())
+        return _Deflate(data[: report.used].tobytes(), settings, raw.tobytes())
 
     def _settings(
         self,
@@ -482,6 +491,6 @@ def _memories(report: Inflated) -> list[int]:
             memories.append(0)
         return memories
     memories = [level for level in (8, 9, 7, 6, 5, 4, 3, 2, 1) if last < (64 << level) - 1]
-    if 16383 <= last < 32767:
-        memories.insert(0, 0)
+    if last < 32767:
+        memories.insert(0 if last >= 16383 else len(memories), 0)
     return memories
