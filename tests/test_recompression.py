@@ -582,6 +582,15 @@ def test_a_pixel_that_the_code_size_has_not_is_refused() -> None:
         pack(b"\0\1\4", Method(GIF, code_size=2, variant=3, chunk=255))
 
 
+def test_no_number_of_chunks_fills_memory() -> None:
+    raw = random.Random(0).randbytes(1 << 17)
+    with pytest.raises(CorruptError):
+        pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 1))
+    assert len(pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 2))) > 7 * len(raw)
+    data = png(raw, 127, 1024, [1] * (1 << 17))
+    check(data, find(data, ROOM))
+
+
 @cache
 def containers() -> tuple[bytes, ...]:
     raw = words(3000, 1)

@@ -39,6 +39,7 @@ _LEAST = 64
 _MOST_NAME = 4096
 _MOST_PERIOD = 1 << 20
 _MOST_CHUNK = (1 << 31) - 1
+_MOST_CHUNKS = 1 << 16
 _LEVELS = (6, 9, 1, 5, 4, 3, 2, 8, 7)
 _HINTED = ((1, 2, 3), (5, 4, 3, 2), (6,), (9, 8, 7))
 _TRIAL = 1024
@@ -165,7 +166,7 @@ def _around(stream: bytes, raw: bytes, method: Method) -> bytes:
         return stream + _trailer(raw, method.variant)
     stream = method.variant.to_bytes(2, "big") + stream + _trailer(raw, _ADLER)
     size = method.chunk or len(stream)
-    if len(stream) // size > len(raw) + 64:
+    if len(stream) > size * _MOST_CHUNKS:
         raise CorruptError("a packed image has too many chunks; the file is damaged")
     chunks = []
     for start in range(0, len(stream), size):
@@ -208,8 +209,8 @@ class _Search:
         self._bytes = memoryview(data).cast("B")
         self._room = min(most_raw, MOST_RAW)
         # What is looked at in vain is bounded: data that is made to hold many beginnings of streams takes no
-        # longer than data that holds streams.
-        self._budget = 8 * len(data) + (1 << 20)
+        # longer than data that holds streams, which may have many raw bytes in few.
+        self._budget = 8 * len(data) + (1 << 25)
         self._found: list[Packed] = []
         self._starts: list[int] = []
 
@@ -331,12 +332,16 @@ class _Search:
             self._budget -= 16
             if self._budget < 0:
                 return
-        if not sizes or any(size != sizes[0] for size in sizes[:-1]) or sizes[-1] > sizes[0] or not sizes[0]:
+        if not 0 < len(sizes) <= _MOST_CHUNKS or not 0 < sizes[-1] <= sizes[0]:
+            return
+        if any(size != sizes[0] for size in sizes[:-1]):
             return
         stream = np.frombuffer(b"".join(pieces), np.uint8)
         if len(stream) < 6 or stream[0] & 0x8F != 8:
             return
-        found = self._deflate(stream[2:], *_hints(int(stream[0]), int(stream[1])))
+        levels, windows = _hints(int(stream[0]), int(stream[1]))
+        # What PNG's filters leave is mostly packed as such.
+        found = self._deflate(stream[2:], levels, windows, (_FILTERED, _DEFAULT))
         if found is None or len(found.stream) != len(stream) - 6:
             return
         header = int(stream[0]) << 8 | int(stream[1])
@@ -402,7 +407,11 @@ class _Search:
                 start = found.start + found.size
 
     def _deflate(
-        self, data: NDArray[np.uint8], levels: tuple[int, ...], windows: tuple[int, ...]
+        self,
+        data: NDArray[np.uint8],
+        levels: tuple[int, ...],
+        windows: tuple[int, ...],
+        strategies: tuple[int, int] = (_DEFAULT, _FILTERED),
     ) -> _Deflate | None:
         """Return the deflate stream that data begins with, if there is one that can be packed again."""
         whole, report = measure(data, self._room)
@@ -410,7 +419,11 @@ class _Search:
             self._budget -= report.used
             return None
         raw, symbols = inflate(data, report.raw)
-        settings = self._settings(raw, data[: report.used], symbols, report, levels, windows)
+        levels += tuple(level for level in _LEVELS if level not in levels)
+        # Below level 4 what is filtered is packed as all else.
+        looks = [(level, strategy) for strategy in strategies for level in levels]
+        looks = [look for look in looks if look[0] > 3 or look[1] == _DEFAULT]
+        settings = self._settings(raw, data[: report.used], symbols, report, looks, windows)
         if settings is None:
             self._budget -= 2 * report.used + report.raw // 4 + _TRIAL
             return None
@@ -422,26 +435,23 @@ class _Search:
         packed: NDArray[np.uint8],
         symbols: NDArray[np.uint32],
         report: Inflated,
-        levels: tuple[int, ...],
+        looks: list[tuple[int, int]],
         windows: tuple[int, ...],
     ) -> DeflateSettings | None:
-        """Return the settings by which raw becomes packed, or None.
+        """Return the settings by which raw becomes packed, or None; `looks` is likely levels and strategies.
 
         Level and strategy show in the first symbols, at any memory level nearly; so these are found first.
         """
         memories = _memories(report)
         if not memories:
             return None
-        levels += tuple(level for level in _LEVELS if level not in levels)
-        looks = [(level, _DEFAULT) for level in levels]
-        looks += [(level, _FILTERED) for level in levels if level > 3]
         distances = symbols[symbols > 0xFFFF] & 0xFFFF
         if not len(distances):
             looks.append((6, _HUFFMAN_ONLY))
         elif (distances == 1).all():
             looks.append((6, _RUNS_ONLY))
         if not report.dynamic:
-            looks += [(level, _FIXED_CODES) for level in levels]
+            looks += [(level, _FIXED_CODES) for level in _LEVELS]
         before = self._budget
         least = max(before - 6 * len(raw) - (1 << 16), 0)
         others = [(window, memory) for memory in memories for window in windows]
