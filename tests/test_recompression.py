@@ -335,13 +335,13 @@ def png(rows: bytes, width: int, height: int, sizes: Iterable[int], header: int 
     if header is not None:
         stream = header.to_bytes(2, "big") + stream[2:]
     numbers = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
-    made = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", numbers) + png_chunk(b"tEXt", b"Software\0none")
+    made = [b"\x89PNG\r\n\x1a\n", png_chunk(b"IHDR", numbers), png_chunk(b"tEXt", b"Software\0none")]
     at = 0
     for size in (*sizes, len(stream)):
-        if stream[at : at + size]:
-            made += png_chunk(b"IDAT", stream[at : at + size])
+        if stream[at : at + size] or not size:
+            made.append(png_chunk(b"IDAT", stream[at : at + size]))
         at += size
-    return made + png_chunk(b"IEND", b"")
+    return b"".join((*made, png_chunk(b"IEND", b"")))
 
 
 @needs_zlib
@@ -490,6 +490,22 @@ def test_finds_gifs_whose_writer_lost_strings() -> None:
     assert lost
 
 
+@pytest.mark.parametrize(
+    ("variant", "digest"),
+    [
+        (3 | 8 * (4097 - 130), "bbff841b1fb57a42d93a8ec2d538a0715bbf06ddb4ec77e6fcc5e010165a8e2d"),
+        (3 | 4 | 8 * (4097 - 130), "375f239e69614e1a1e45933501569fc706668e3013bdb3c2185edd38d5fd47c4"),
+        (2, "25c57f6d3cb2a2dd7ebee9d219c54f6aec9a7db82315f51b4a91e605f6c83c19"),
+    ],
+)
+def test_images_are_what_they_were(variant: int, digest: str) -> None:
+    pixels = b"\x10\1" + bytes(byte & 31 for byte in words(60_000, 9)).replace(b"\1\1", b"\0\0")
+    packed = pack(pixels, Method(GIF, code_size=7, variant=variant, chunk=254))
+    assert hashlib.sha256(packed).hexdigest() == digest
+    if variant & 1:
+        assert packed == GifWriter(7, block=254, compress=bool(variant & 4)).write(pixels)
+
+
 def test_a_gif_that_was_not_written_greedily_stays_as_it_is() -> None:
     writer = GifWriter(8)
     pixels = image(100, 20, 1)
@@ -586,7 +602,7 @@ def test_no_number_of_chunks_fills_memory() -> None:
     raw = random.Random(0).randbytes(1 << 17)
     with pytest.raises(CorruptError):
         pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 1))
-    assert len(pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 2))) > 7 * len(raw)
+    assert len(pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 3))) > 5 * len(raw)
     data = png(raw, 127, 1024, [1] * (1 << 17))
     check(data, find(data, ROOM))
 

@@ -835,7 +835,7 @@ static void prepare(Packer *p, const Settings *settings) {
         }
     }
     for (int code = 0; code < DISTANCE_CODES; code++) {
-        for (int i = 0; i < 1 << distance_extra[code]; i++) {
+        for (int i = 0; i < 1 << distance_extra[code]; i += code < 16 ? 1 : 128) {
             int distance = distance_base[code] - 1 + i;
             p->distance_codes[distance < 256 ? distance : 256 + (distance >> 7)] = (uint8_t)code;
         }

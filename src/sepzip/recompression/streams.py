@@ -329,7 +329,7 @@ class _Search:
                 pieces.append(self._bytes[at + 8 : at + 8 + size])
                 end = at + 12 + size
             at += 12 + size
-            self._budget -= 16
+            self._budget -= 64
             if self._budget < 0:
                 return
         if not 0 < len(sizes) <= _MOST_CHUNKS or not 0 < sizes[-1] <= sizes[0]:
@@ -378,15 +378,15 @@ class _Search:
     def _after_blocks(self, at: int) -> int:
         while at < len(self._bytes) and self._bytes[at]:
             at += 1 + self._bytes[at]
-            self._budget -= 1
+            self._budget -= 16
         return at + 1
 
     def _look_at_image(self, start: int, width: int) -> None:
-        decoded = lzw_decode(self._data[start:], self._room)
+        raw, image = lzw_decode(self._data[start:], self._room)
         self._budget -= _TRIAL
-        if decoded is None:
+        if raw is None:
+            self._budget -= 2 * image.used
             return
-        raw, image = decoded
         variant = image.clears_first * _CLEARS_FIRST + image.ends * _ENDS + image.period * _PERIOD
         method = Method(GIF, code_size=image.code_size, variant=variant, chunk=image.block)
         packed = Packed(start, image.used, width, method, raw.tobytes())
