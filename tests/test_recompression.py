@@ -7,6 +7,8 @@ import hashlib
 import io
 import itertools
 import random
+import shutil
+import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -25,6 +27,14 @@ from sepzip.wire import ByteSource
 ROOM = 64 << 20
 STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED)
 GZIP_BLOCKS = 5
+
+
+def _gzip(*arguments: str, content: bytes = b"") -> bytes:
+    """Return what the program gzip writes, nothing if there is none."""
+    if shutil.which("gzip") is None:
+        return b""
+    return subprocess.run(["gzip", *arguments], input=content, capture_output=True, check=True).stdout
+
 
 needs_zlib = pytest.mark.skipif(
     "ng" in zlib.ZLIB_RUNTIME_VERSION, reason="zlib-ng makes other bytes than zlib"
@@ -275,6 +285,17 @@ def test_finds_what_the_program_gzip_makes() -> None:
     assert packed.method[1:5] == (7, 15, 8, GZIP_BLOCKS)
 
 
+@pytest.mark.skipif(b"Free Software" not in _gzip("--version"), reason="there is no GNU gzip")
+@pytest.mark.parametrize("size", [0, 300, 32768, 65275, 65536, 98043, 200_000])
+def test_equals_the_program_gzip(size: int, text: bytes) -> None:
+    # At the end gzip compares with what is behind the input in its window.
+    end = text[1000:1080]
+    for raw in (text[:size], text[: max(size - 240, 0)] + end * 3, text[:size] + end + bytes(3) + end):
+        for level in (1, 3, 4, 6, 9):
+            made = _gzip("-cn", f"-{level}", content=raw)
+            assert our_stream(raw, level, strategy=GZIP_BLOCKS) == made[10:-8], (len(raw), level)
+
+
 class _NoSeeking(io.BytesIO):
     def seekable(self) -> bool:
         return False
@@ -314,13 +335,13 @@ def png(rows: bytes, width: int, height: int, sizes: Iterable[int], header: int 
     if header is not None:
         stream = header.to_bytes(2, "big") + stream[2:]
     numbers = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
-    made = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", numbers) + png_chunk(b"tEXt", b"Software\0none")
+    made = [b"\x89PNG\r\n\x1a\n", png_chunk(b"IHDR", numbers), png_chunk(b"tEXt", b"Software\0none")]
     at = 0
     for size in (*sizes, len(stream)):
-        if stream[at : at + size]:
-            made += png_chunk(b"IDAT", stream[at : at + size])
+        if stream[at : at + size] or not size:
+            made.append(png_chunk(b"IDAT", stream[at : at + size]))
         at += size
-    return made + png_chunk(b"IEND", b"")
+    return b"".join((*made, png_chunk(b"IEND", b"")))
 
 
 @needs_zlib
@@ -469,6 +490,22 @@ def test_finds_gifs_whose_writer_lost_strings() -> None:
     assert lost
 
 
+@pytest.mark.parametrize(
+    ("variant", "digest"),
+    [
+        (3 | 8 * (4097 - 130), "bbff841b1fb57a42d93a8ec2d538a0715bbf06ddb4ec77e6fcc5e010165a8e2d"),
+        (3 | 4 | 8 * (4097 - 130), "375f239e69614e1a1e45933501569fc706668e3013bdb3c2185edd38d5fd47c4"),
+        (2, "25c57f6d3cb2a2dd7ebee9d219c54f6aec9a7db82315f51b4a91e605f6c83c19"),
+    ],
+)
+def test_images_are_what_they_were(variant: int, digest: str) -> None:
+    pixels = b"\x10\1" + bytes(byte & 31 for byte in words(60_000, 9)).replace(b"\1\1", b"\0\0")
+    packed = pack(pixels, Method(GIF, code_size=7, variant=variant, chunk=254))
+    assert hashlib.sha256(packed).hexdigest() == digest
+    if variant & 1:
+        assert packed == GifWriter(7, block=254, compress=bool(variant & 4)).write(pixels)
+
+
 def test_a_gif_that_was_not_written_greedily_stays_as_it_is() -> None:
     writer = GifWriter(8)
     pixels = image(100, 20, 1)
@@ -559,6 +596,15 @@ def test_any_bytes_are_a_method_or_refused(content: bytes) -> None:
 def test_a_pixel_that_the_code_size_has_not_is_refused() -> None:
     with pytest.raises(CorruptError):
         pack(b"\0\1\4", Method(GIF, code_size=2, variant=3, chunk=255))
+
+
+def test_no_number_of_chunks_fills_memory() -> None:
+    raw = random.Random(0).randbytes(1 << 17)
+    with pytest.raises(CorruptError):
+        pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 1))
+    assert len(pack(raw, Method(PNG, 6, 15, 8, 0, 0, 0x789C, 3))) > 5 * len(raw)
+    data = png(raw, 127, 1024, [1] * (1 << 17))
+    check(data, find(data, ROOM))
 
 
 @cache

@@ -497,6 +497,9 @@ typedef struct {
     /* Places are counted from the start of raw. The window of the writer that is followed begins at `base`, and so
        much of the input is in it as ends at `filled`. The place at `base` itself, and those before, are no match. */
     int64_t at, base, filled, block_start;
+    /* gzip's: that the input's end was met, and the input with what is compared with behind it. */
+    int ended;
+    uint8_t *copy;
     uint32_t hash_mask;
     int hash_shift;
     int32_t *heads;
@@ -657,12 +660,24 @@ static inline int add(Packer *p, uint32_t symbol) {
     return p->count == p->block_symbols || (p->strategy == GZIP && gzip_ends_block(p));
 }
 
-/* Take more of the input into the window, which holds two sizes of it and moves on by one. */
+/* Take more of the input into the window, which holds two sizes of it and moves on by one. zlib moves it beyond the
+   input's end as well; gzip stops there, and compares with what its window still has of earlier bytes: zeros at
+   first, and behind two zeros that it sets. */
 static void fill(Packer *p) {
-    do {
-        if (p->at - p->base >= p->window + p->reach) p->base += p->window;
+    while (p->filled - p->at < LOOKAHEAD && !p->ended) {
+        int64_t base = p->base, filled = p->filled;
+        if (p->at - base >= p->window + p->reach) p->base += p->window;
         p->filled = smaller(p->size, p->base + 2 * p->window);
-    } while (p->filled - p->at < LOOKAHEAD && p->filled < p->size);
+        if (p->strategy != GZIP) {
+            if (p->filled == p->size) return;
+        } else if (p->filled == filled) {
+            p->ended = 1;
+            for (int64_t at = p->size + 2; at < p->size + MOST_MATCH; at++) {
+                int is_there = base > 0 || (p->base > 0 && at - p->base >= p->window);
+                p->copy[at] = is_there ? p->copy[at - p->window] : 0;
+            }
+        }
+    }
 }
 
 /* Enter the place into its chain; return the one that was entered before it. */
@@ -690,11 +705,11 @@ static inline int64_t common_length(const uint8_t *a, const uint8_t *b, int64_t 
 
 /* Look along a chain for a match of more than `best` bytes. Return its length, or best; *start is its place. */
 static int64_t search(const Packer *p, int64_t candidate, int64_t best, int64_t *start) {
-    int64_t at = p->at, ahead = p->filled - at, most = smaller(ahead, MOST_MATCH);
+    int64_t at = p->at, ahead = p->strategy == GZIP ? MOST_MATCH : p->filled - at, most = smaller(ahead, MOST_MATCH);
     int64_t chain = best >= p->good ? p->chain >> 2 : p->chain, nice = smaller(p->nice, ahead);
     int64_t limit = larger(at - p->reach, p->base);
     const uint8_t *raw = p->raw;
-    if (best >= most) return smaller(best, ahead);
+    if (best >= most) return most;
     do {
         if (raw[candidate + best] == raw[at + best] && raw[candidate + best - 1] == raw[at + best - 1]) {
             int64_t length = common_length(raw + candidate, raw + at, most);
@@ -706,10 +721,11 @@ static int64_t search(const Packer *p, int64_t candidate, int64_t best, int64_t 
         }
         candidate = p->previous[candidate & (p->window - 1)];
     } while (candidate > limit && --chain);
-    return best;
+    return smaller(best, p->filled - at);
 }
 
 static inline int may_match(const Packer *p, int64_t candidate) {
+    if (p->strategy == GZIP && p->at - p->base > 2 * p->window - LOOKAHEAD) return 0;
     return candidate > p->base && p->at - candidate <= p->reach;
 }
 
@@ -819,7 +835,7 @@ static void prepare(Packer *p, const Settings *settings) {
         }
     }
     for (int code = 0; code < DISTANCE_CODES; code++) {
-        for (int i = 0; i < 1 << distance_extra[code]; i++) {
+        for (int i = 0; i < 1 << distance_extra[code]; i += code < 16 ? 1 : 128) {
             int distance = distance_base[code] - 1 + i;
             p->distance_codes[distance < 256 ? distance : 256 + (distance >> 7)] = (uint8_t)code;
         }
@@ -850,9 +866,11 @@ PUBLIC int sepzip_deflate(
     p->heads = calloc((size_t)p->hash_mask + 1, sizeof *p->heads);
     p->previous = malloc((size_t)p->window * sizeof *p->previous);
     p->symbols = malloc((size_t)p->block_symbols * sizeof *p->symbols);
+    if (p->strategy == GZIP) p->copy = calloc((size_t)size + MOST_MATCH, 1);
     int status = NO_MEMORY;
-    if (p->heads && p->previous && p->symbols) {
-        p->raw = raw;
+    if (p->heads && p->previous && p->symbols && (p->copy || p->strategy != GZIP)) {
+        if (p->copy && size) memcpy(p->copy, raw, (size_t)size);
+        p->raw = p->copy ? p->copy : raw;
         p->size = size;
         p->expected = symbols;
         p->expected_count = symbol_count;
@@ -868,6 +886,7 @@ PUBLIC int sepzip_deflate(
         report->reached = p->at;
         status = p->writer.failed || (expected && p->writer.size != capacity) ? DIFFERS : SAME;
     }
+    free(p->copy);
     free(p->symbols);
     free(p->previous);
     free(p->heads);

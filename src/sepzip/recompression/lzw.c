@@ -27,6 +27,7 @@ typedef struct {
     /* Whether the string of code 0 and byte 0 is lost when another one comes by. */
     int64_t forgets;
 
+    /* Bytes of the image's data, or those that were looked at where it is none. */
     int64_t used;
     int64_t raw;
 } Image;
@@ -63,17 +64,14 @@ static int next_code(Reader *r, int width) {
     return code;
 }
 
-/* Read the image data at the start of data; its pixels, `capacity` at most, go to raw if there is one. INVALID also
-   where it was not written in the ways that sepzip_lzw_encode knows. */
-PUBLIC int sepzip_lzw_decode(const uint8_t *data, int64_t size, uint8_t *raw, int64_t capacity, Image *image) {
+static int read_image(Reader *r, uint8_t *raw, int64_t capacity, Image *image) {
     /* Each string of the table is a place in raw and a length: the string before, and the byte that followed it. */
     int64_t starts[CODES], lengths[CODES];
-    memset(image, 0, sizeof *image);
-    if (size < 1 || data[0] < 1 || data[0] > 8) return INVALID;
-    Reader reader = {data, size, 1, 0, 0, 0, 0, 0}, *r = &reader;
-    int clear = 1 << data[0], first = clear + 2, next = first, width = data[0] + 1;
+    int code_size = r->size > 0 ? r->data[r->at++] : 0;
+    if (code_size < 1 || code_size > 8) return INVALID;
+    int clear = 1 << code_size, first = clear + 2, next = first, width = code_size + 1;
     int64_t written = 0, since = 0, before = -1, before_length = 0;
-    image->code_size = data[0];
+    image->code_size = code_size;
     for (int64_t number = 0;; number++) {
         int code = next_code(r, width);
         if (code < 0) break;
@@ -90,7 +88,7 @@ PUBLIC int sepzip_lzw_decode(const uint8_t *data, int64_t size, uint8_t *raw, in
             image->period = since;
             since = 0;
             next = first;
-            width = data[0] + 1;
+            width = code_size + 1;
             before = -1;
             continue;
         }
@@ -110,13 +108,23 @@ PUBLIC int sepzip_lzw_decode(const uint8_t *data, int64_t size, uint8_t *raw, in
         since++;
         if (next == 1 << width && width < MOST_WIDTH) width++;
     }
-    if (r->left || r->at >= size || data[r->at] != 0) return INVALID;
+    if (r->left || r->at >= r->size || r->data[r->at] != 0) return INVALID;
     if (image->period && since > image->period) return INVALID;
     /* A single block says no more than that none is larger. */
     image->block = r->block == 0 || r->at == r->block + 2 ? LARGEST_BLOCK : r->block;
-    image->used = r->at + 1;
     image->raw = written;
+    r->at++;
     return DONE;
+}
+
+/* Read the image data at the start of data; its pixels, `capacity` at most, go to raw if there is one. INVALID also
+   where it was not written in the ways that sepzip_lzw_encode knows. */
+PUBLIC int sepzip_lzw_decode(const uint8_t *data, int64_t size, uint8_t *raw, int64_t capacity, Image *image) {
+    Reader reader = {data, size, 0, 0, 0, 0, 0, 0};
+    memset(image, 0, sizeof *image);
+    int status = read_image(&reader, raw, capacity, image);
+    image->used = reader.at;
+    return status;
 }
 
 typedef struct {

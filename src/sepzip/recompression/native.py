@@ -183,17 +183,16 @@ def find_zlib(
     return place, left.value
 
 
-def lzw_decode(data: NDArray[np.uint8], most_raw: int) -> tuple[NDArray[np.uint8], Image] | None:
-    """Return the pixels of the image data that data begins with, and how it was written, or None."""
+def lzw_decode(data: NDArray[np.uint8], most_raw: int) -> tuple[NDArray[np.uint8] | None, Image]:
+    """Return the pixels of the image data that data begins with, None if there is none, and what it is."""
     image = Image()
-    library = _library()
-    if library.sepzip_lzw_decode(data.ctypes.data, len(data), None, most_raw, ctypes.byref(image)):
-        return None
+    library, start = _library(), (data.ctypes.data, len(data))
+    if library.sepzip_lzw_decode(*start, None, most_raw, ctypes.byref(image)):
+        return None, image
     raw = np.empty(image.raw, np.uint8)
-    status = library.sepzip_lzw_decode(
-        data.ctypes.data, len(data), raw.ctypes.data, len(raw), ctypes.byref(image)
-    )
-    return None if status else (raw, image)
+    if library.sepzip_lzw_decode(*start, raw.ctypes.data, len(raw), ctypes.byref(image)):
+        raise ValueError("data does not begin with an image of this size")
+    return raw, image
 
 
 def lzw_encode(raw: NDArray[np.uint8], image: Image) -> bytes:

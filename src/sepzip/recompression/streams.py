@@ -39,6 +39,7 @@ _LEAST = 64
 _MOST_NAME = 4096
 _MOST_PERIOD = 1 << 20
 _MOST_CHUNK = (1 << 31) - 1
+_MOST_CHUNKS = 1 << 16
 _LEVELS = (6, 9, 1, 5, 4, 3, 2, 8, 7)
 _HINTED = ((1, 2, 3), (5, 4, 3, 2), (6,), (9, 8, 7))
 _TRIAL = 1024
@@ -156,12 +157,16 @@ def pack(raw: bytes, method: Method) -> bytes:
             forgets=flags & _FORGETS,
         )
         return lzw_encode(content, image)
-    stream = deflate(content, DeflateSettings(*method[1:5]))
+    return _around(deflate(content, DeflateSettings(*method[1:5])), raw, method)
+
+
+def _around(stream: bytes, raw: bytes, method: Method) -> bytes:
+    """Return the packed bytes that this deflate stream of raw is a part of."""
     if method.kind == DEFLATE:
         return stream + _trailer(raw, method.variant)
     stream = method.variant.to_bytes(2, "big") + stream + _trailer(raw, _ADLER)
     size = method.chunk or len(stream)
-    if len(stream) // size > len(raw) + 64:
+    if len(stream) > size * _MOST_CHUNKS:
         raise CorruptError("a packed image has too many chunks; the file is damaged")
     chunks = []
     for start in range(0, len(stream), size):
@@ -189,9 +194,9 @@ def find(data: bytes | memoryview, most_raw: int) -> list[Packed]:
 
 
 class _Deflate(NamedTuple):
-    """A deflate stream in data that can be packed again."""
+    """A deflate stream in data, and the settings by which raw was packed to it again."""
 
-    size: int
+    stream: bytes
     settings: DeflateSettings
     raw: bytes
 
@@ -204,8 +209,8 @@ class _Search:
         self._bytes = memoryview(data).cast("B")
         self._room = min(most_raw, MOST_RAW)
         # What is looked at in vain is bounded: data that is made to hold many beginnings of streams takes no
-        # longer than data that holds streams.
-        self._budget = 8 * len(data) + (1 << 20)
+        # longer than data that holds streams, which may have many raw bytes in few.
+        self._budget = 8 * len(data) + (1 << 25)
         self._found: list[Packed] = []
         self._starts: list[int] = []
 
@@ -234,11 +239,16 @@ class _Search:
             return False
         return index == len(self._starts) or start + size <= self._starts[index]
 
-    def _keep(self, packed: Packed) -> bool:
-        """Take a stream into what was found, if it does come back; return whether it does."""
+    def _keep(self, packed: Packed, stream: bytes | None = None) -> bool:
+        """Take a stream into what was found, if it does come back; return whether it does.
+
+        The deflate stream in it is given where it was packed again to compare it.
+        """
         if packed.size < _LEAST or len(packed.raw) > self._room or not self._is_free(*packed[:2]):
             return False
-        if pack(packed.raw, packed.method) != self._bytes[packed.start : packed.start + packed.size]:
+        raw, method = packed.raw, packed.method
+        again = pack(raw, method) if stream is None else _around(stream, raw, method)
+        if again != self._bytes[packed.start : packed.start + packed.size]:
             self._budget -= len(packed.raw)
             return False
         index = bisect(self._starts, packed.start)
@@ -293,14 +303,14 @@ class _Search:
         found = self._deflate(self._data[start:], levels, windows)
         if found is None:
             return
-        end = start + found.size
+        end = start + len(found.stream)
         expected = _trailer(found.raw, trailer)
         if self._bytes[end : end + len(expected)] == expected:
             end += len(expected)
         else:
             trailer = _NOTHING
         method = Method(DEFLATE, *found.settings, variant=trailer)
-        self._keep(Packed(start, end - start, 0, method, found.raw))
+        self._keep(Packed(start, end - start, 0, method, found.raw), found.stream)
 
     def _look_at_png(self, place: int) -> None:
         row, at = 0, place + 8
@@ -319,21 +329,25 @@ class _Search:
                 pieces.append(self._bytes[at + 8 : at + 8 + size])
                 end = at + 12 + size
             at += 12 + size
-            self._budget -= 16
+            self._budget -= 64
             if self._budget < 0:
                 return
-        if not sizes or any(size != sizes[0] for size in sizes[:-1]) or sizes[-1] > sizes[0] or not sizes[0]:
+        if not 0 < len(sizes) <= _MOST_CHUNKS or not 0 < sizes[-1] <= sizes[0]:
+            return
+        if any(size != sizes[0] for size in sizes[:-1]):
             return
         stream = np.frombuffer(b"".join(pieces), np.uint8)
         if len(stream) < 6 or stream[0] & 0x8F != 8:
             return
-        found = self._deflate(stream[2:], *_hints(int(stream[0]), int(stream[1])))
-        if found is None or found.size != len(stream) - 6:
+        levels, windows = _hints(int(stream[0]), int(stream[1]))
+        # What PNG's filters leave is mostly packed as such.
+        found = self._deflate(stream[2:], levels, windows, (_FILTERED, _DEFAULT))
+        if found is None or len(found.stream) != len(stream) - 6:
             return
         header = int(stream[0]) << 8 | int(stream[1])
         chunk = sizes[0] if len(sizes) > 1 else 0
         method = Method(PNG, *found.settings, variant=header, chunk=chunk)
-        self._keep(Packed(first, end - first, row, method, found.raw))
+        self._keep(Packed(first, end - first, row, method, found.raw), found.stream)
 
     def _png_row(self, place: int) -> int:
         """Return the bytes of a row by the header there, 0 if rows come in several passes or it is wrong."""
@@ -364,15 +378,15 @@ class _Search:
     def _after_blocks(self, at: int) -> int:
         while at < len(self._bytes) and self._bytes[at]:
             at += 1 + self._bytes[at]
-            self._budget -= 1
+            self._budget -= 16
         return at + 1
 
     def _look_at_image(self, start: int, width: int) -> None:
-        decoded = lzw_decode(self._data[start:], self._room)
+        raw, image = lzw_decode(self._data[start:], self._room)
         self._budget -= _TRIAL
-        if decoded is None:
+        if raw is None:
+            self._budget -= 2 * image.used
             return
-        raw, image = decoded
         variant = image.clears_first * _CLEARS_FIRST + image.ends * _ENDS + image.period * _PERIOD
         method = Method(GIF, code_size=image.code_size, variant=variant, chunk=image.block)
         packed = Packed(start, image.used, width, method, raw.tobytes())
@@ -393,7 +407,11 @@ class _Search:
                 start = found.start + found.size
 
     def _deflate(
-        self, data: NDArray[np.uint8], levels: tuple[int, ...], windows: tuple[int, ...]
+        self,
+        data: NDArray[np.uint8],
+        levels: tuple[int, ...],
+        windows: tuple[int, ...],
+        strategies: tuple[int, int] = (_DEFAULT, _FILTERED),
     ) -> _Deflate | None:
         """Return the deflate stream that data begins with, if there is one that can be packed again."""
         whole, report = measure(data, self._room)
@@ -401,11 +419,15 @@ class _Search:
             self._budget -= report.used
             return None
         raw, symbols = inflate(data, report.raw)
-        settings = self._settings(raw, data[: report.used], symbols, report, levels, windows)
+        levels += tuple(level for level in _LEVELS if level not in levels)
+        # Below level 4 what is filtered is packed as all else.
+        looks = [(level, strategy) for strategy in strategies for level in levels]
+        looks = [look for look in looks if look[0] > 3 or look[1] == _DEFAULT]
+        settings = self._settings(raw, data[: report.used], symbols, report, looks, windows)
         if settings is None:
             self._budget -= 2 * report.used + report.raw // 4 + _TRIAL
             return None
-        return _Deflate(report.used, settings, raw.tobytes())
+        return _Deflate(data[: report.used].tobytes(), settings, raw.tobytes())
 
     def _settings(
         self,
@@ -413,26 +435,23 @@ class _Search:
         packed: NDArray[np.uint8],
         symbols: NDArray[np.uint32],
         report: Inflated,
-        levels: tuple[int, ...],
+        looks: list[tuple[int, int]],
         windows: tuple[int, ...],
     ) -> DeflateSettings | None:
-        """Return the settings by which raw becomes packed, or None.
+        """Return the settings by which raw becomes packed, or None; `looks` is likely levels and strategies.
 
         Level and strategy show in the first symbols, at any memory level nearly; so these are found first.
         """
         memories = _memories(report)
         if not memories:
             return None
-        levels += tuple(level for level in _LEVELS if level not in levels)
-        looks = [(level, _DEFAULT) for level in levels]
-        looks += [(level, _FILTERED) for level in levels if level > 3]
         distances = symbols[symbols > 0xFFFF] & 0xFFFF
         if not len(distances):
             looks.append((6, _HUFFMAN_ONLY))
         elif (distances == 1).all():
             looks.append((6, _RUNS_ONLY))
         if not report.dynamic:
-            looks += [(level, _FIXED_CODES) for level in levels]
+            looks += [(level, _FIXED_CODES) for level in _LEVELS]
         before = self._budget
         least = max(before - 6 * len(raw) - (1 << 16), 0)
         others = [(window, memory) for memory in memories for window in windows]
@@ -482,6 +501,6 @@ def _memories(report: Inflated) -> list[int]:
             memories.append(0)
         return memories
     memories = [level for level in (8, 9, 7, 6, 5, 4, 3, 2, 1) if last < (64 << level) - 1]
-    if 16383 <= last < 32767:
-        memories.insert(0, 0)
+    if last < 32767:
+        memories.insert(0 if last >= 16383 else len(memories), 0)
     return memories
