@@ -17,6 +17,7 @@ from ..workspace import Workspace
 from .columns import COLUMN_ROWS, Columns, column_tile, scale_of_rows
 from .elements import (
     EXACT,
+    beside_floats,
     from_bits,
     reciprocal_sqrt,
     row_scale,
@@ -45,7 +46,7 @@ _WARPS = 4
 def _store_rows(x, row, there, place, inside, whole, scale_out):
     """Store rows as int8, and their scales."""
     factor, scale = row_scale(tl.max(tl.abs(x), 1), _INT8_MOST)
-    tl.store(whole + place, whole_number(x, factor[:, None]).to(tl.int8), mask=inside)
+    tl.store(beside_floats(whole, place), whole_number(x, factor[:, None]).to(tl.int8), mask=inside)
     tl.store(scale_out + row, scale, mask=there)
 
 
@@ -582,8 +583,8 @@ def _backward(
     bits = tl.max(size_bits(scaled), 1)
     factor, scale = row_scale(from_bits(bits), _INT16_MOST)
     top, bottom = split_digits(whole_number(scaled, factor[:, None]))
-    tl.store(high + place, top, mask=inside)
-    tl.store(low + place, bottom, mask=inside)
+    tl.store(beside_floats(high, place), top, mask=inside)
+    tl.store(beside_floats(low, place), bottom, mask=inside)
     tl.store(digit_scale + row, scale, mask=there)
     if clears:
         tl.store(next_largest + row, tl.zeros((ROWS,), tl.int32), mask=there)

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ..workspace import Workspace
-from .elements import EXACT, adam, from_bits, row_scale, size_bits, split_digits, whole_number
+from .elements import (
+    EXACT,
+    adam,
+    beside_floats,
+    from_bits,
+    row_scale,
+    size_bits,
+    split_digits,
+    whole_number,
+)
 from .layer_norm import whole_normal
 from .update import Digits, Learner, Parameter, RowDigits
 
@@ -198,8 +207,8 @@ def _layer_columns(
         factor, _ = row_scale(from_bits(tl.load(row_largest + row, mask=there, other=0)), _INT16_MOST)
         whole = whole_number(g * by_column[None, :], factor[:, None])
         top, bottom = split_digits(whole)
-        tl.store(row_high + place, top, mask=inside)
-        tl.store(row_low + place, bottom, mask=inside)
+        tl.store(beside_floats(row_high, place), top, mask=inside)
+        tl.store(beside_floats(row_low, place), bottom, mask=inside)
 
     # For the weight's.
     factor, unit = _column_scale(product_largest, column, width, _INT16_MOST, COLUMNS)

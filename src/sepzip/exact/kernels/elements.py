@@ -17,6 +17,7 @@ from ..gelu import DENSITY, EDGE, PHI
 __all__ = [
     "EXACT",
     "adam",
+    "beside_floats",
     "exp2",
     "from_bits",
     "gelu",
@@ -43,6 +44,16 @@ _DENSITY_0, _DENSITY_1, _DENSITY_2, _DENSITY_3 = (tl.constexpr(value) for value 
 _EDGE = tl.constexpr(EDGE)
 _MINUS_LOG2_E = tl.constexpr(-LOG2_E)
 _BETA1, _BETA2 = tl.constexpr(BETA1), tl.constexpr(BETA2)
+
+
+@triton.jit
+def beside_floats(numbers, place):
+    """Return where int8 `numbers` lie that are made of as many float32 ones, for `place` [rows, columns].
+
+    A thread is told to take four of a row at once. By itself it would take sixteen, and so sixteen of the
+    floats as well: four loads of four, between which it leaves gaps that others fill.
+    """
+    return tl.max_contiguous(numbers + place, (1, 4))
 
 
 @triton.jit

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..quantise import INT8_MOST, INT16_MOST
 from .elements import (
     EXACT,
+    beside_floats,
     from_bits,
     gelu,
     gelu_slope,
@@ -243,7 +244,7 @@ def _activate(
     factor, _ = row_scale(from_bits(tl.load(largest + row, mask=row_inside, other=0)), _INT8_MOST)
     place = row[:, None] * width + column[None, :]
     values = whole_number(gelu(tl.load(x + place, mask=inside, other=0.0)), factor[:, None]).to(tl.int8)
-    tl.store(whole + place, values, mask=inside)
+    tl.store(beside_floats(whole, place), values, mask=inside)
     tl.store(whole_by_input + column[None, :] * lanes + row[:, None], values, mask=inside)
 
 

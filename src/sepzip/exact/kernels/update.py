@@ -16,7 +16,16 @@ from torch import Tensor
 
 from ..layer_norm import GRADIENT_MOST
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
-from .elements import EXACT, adam, from_bits, row_scale, size_bits, split_digits, whole_number
+from .elements import (
+    EXACT,
+    adam,
+    beside_floats,
+    from_bits,
+    row_scale,
+    size_bits,
+    split_digits,
+    whole_number,
+)
 from .layer_norm import whole_normal
 from .linear import combined, sum_of_splits
 
@@ -152,8 +161,8 @@ def _gradient_digits(
             whole = whole_number(g * by_column[None, :], row_factor[:, None])
             top, bottom = split_digits(whole)
             place = lane[:, None] * outputs + column[None, :]
-            tl.store(row_high + place, top, mask=inside)
-            tl.store(row_low + place, bottom, mask=inside)
+            tl.store(beside_floats(row_high, place), top, mask=inside)
+            tl.store(beside_floats(row_low, place), bottom, mask=inside)
     w, m, v = adam(
         tl.load(bias + column, mask=column_inside, other=0.0),
         tl.load(first + column, mask=column_inside, other=0.0),
@@ -341,7 +350,7 @@ def _weight_update(
     if whole_columns:
         factor, unit = row_scale(from_bits(bits), _INT8_MOST)
         whole = whole_number(w, factor[None, :]).to(tl.int8)
-        tl.store(by_input + weight_place, whole, mask=inside)
+        tl.store(beside_floats(by_input, weight_place), whole, mask=inside)
         tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
         tl.store(scale_weight + column, unit, mask=column_inside)
     else:
@@ -520,7 +529,7 @@ def _summed_update(
     tl.store(second + place, v, mask=inside)
     factor, unit = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
     whole = whole_number(w, factor[None, :]).to(tl.int8)
-    tl.store(by_input + place, whole, mask=inside)
+    tl.store(beside_floats(by_input, place), whole, mask=inside)
     tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
     tl.store(scale_weight + column, unit, mask=column_inside)
 
@@ -583,7 +592,7 @@ def _quantise_weight(
     bits = tl.load(column_largest + column, mask=column_inside, other=0)
     factor, scale = row_scale(from_bits(bits), _INT8_MOST)
     whole = whole_number(tl.load(weight + place, mask=inside, other=0.0), factor[None, :]).to(tl.int8)
-    tl.store(by_input + place, whole, mask=inside)
+    tl.store(beside_floats(by_input, place), whole, mask=inside)
     tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
     if tl.program_id(0) == 0:
         tl.store(scale_weight + column, scale, mask=column_inside)
@@ -639,7 +648,7 @@ def _lane_update(
     tl.store(first + place, m, mask=inside, eviction_policy="evict_first")
     tl.store(second + place, v, mask=inside, eviction_policy="evict_first")
     factor, scale = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
-    tl.store(whole_weight + place, whole_number(w, factor[None, :]).to(tl.int8), mask=inside)
+    tl.store(beside_floats(whole_weight, place), whole_number(w, factor[None, :]).to(tl.int8), mask=inside)
     bias_place = lane * width + column
     tl.store(scale_weight + bias_place, scale, mask=column_inside)
     w, m, v = adam(
