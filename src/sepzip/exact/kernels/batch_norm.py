@@ -16,8 +16,9 @@ from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ..workspace import Workspace
 from .columns import COLUMN_ROWS, Columns, column_tile, scale_of_rows
 from .elements import (
-    EXACT,
+    CHAINED,
     beside_floats,
+    follow,
     from_bits,
     reciprocal_sqrt,
     row_scale,
@@ -63,6 +64,7 @@ def _quantise_rows(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     there = row < rows
@@ -94,7 +96,7 @@ def quantise_rows(
         each,
         padded,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -120,6 +122,7 @@ def _add_layer(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there, column_inside = row < rows, column < width
@@ -168,7 +171,7 @@ def add_layer(
         COLUMN_ROWS,
         tile,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -188,6 +191,7 @@ def _add_product(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there, column_inside = row < rows, column < width
@@ -233,7 +237,7 @@ def add_product(
         COLUMN_ROWS,
         tile,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -259,7 +263,7 @@ def add_newest(added: Tensor, newest: Tensor, out: Tensor, largest: Tensor) -> N
         COLUMN_ROWS,
         tile,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -312,7 +316,7 @@ class FusedBatchNorm:
             COLUMN_ROWS,
             tile,
             num_warps=_WARPS,
-            **EXACT,
+            **CHAINED,
         )
         share = self._share
         _measure[(triton.cdiv(width, tile),)](
@@ -334,7 +338,7 @@ class FusedBatchNorm:
             share < 1.0,
             tile,
             num_warps=2,
-            **EXACT,
+            **CHAINED,
         )
 
     def forward(
@@ -376,7 +380,7 @@ class FusedBatchNorm:
             each,
             padded,
             num_warps=_WARPS,
-            **EXACT,
+            **CHAINED,
         )
 
     def backward(
@@ -418,7 +422,7 @@ class FusedBatchNorm:
             each,
             padded,
             num_warps=_WARPS,
-            **EXACT,
+            **CHAINED,
         )
 
 
@@ -434,6 +438,7 @@ def _sum_squares(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < width
@@ -466,6 +471,7 @@ def _measure(
     few: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
     total = tl.load(sums + column, mask=inside, other=0)
@@ -508,6 +514,7 @@ def _normalise(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     there, column_inside = row < rows, column < width
@@ -558,6 +565,7 @@ def _backward(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     there, column_inside = row < rows, column < width
