@@ -30,7 +30,10 @@ def test_every_step_runs_once_in_a_turn(counts: list[int], monkeypatch: pytest.M
             for _ in range(self.steps):
                 step()
 
-    def captured(step: Callable[[], None], steps: int, device: torch.device) -> Graph:
+    def captured(
+        step: Callable[[], None], steps: int, device: torch.device, end: Callable[[], None]
+    ) -> Graph:
+        assert end is settle
         captures.append(steps)
         return Graph(steps)
 
@@ -41,8 +44,11 @@ def test_every_step_runs_once_in_a_turn(counts: list[int], monkeypatch: pytest.M
         yield
         in_turn = False
 
+    def settle() -> None:
+        raise AssertionError("what ends a graph is called where it is captured")
+
     monkeypatch.setattr(capture, "captured", captured)
-    stepper = capture.Stepper(step, torch.device("cpu"), turn)
+    stepper = capture.Stepper(step, torch.device("cpu"), turn, settle)
     for count in counts:
         before = done
         stepper.run(count)

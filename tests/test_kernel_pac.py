@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import TINY
 from kernels import DEVICE
+from sepzip.engine import decode_segment, encode_segment
 from sepzip.exact.adam import adam
 from sepzip.exact.kernels.update import Learner, Parameter
 from sepzip.exact.tape import ParameterNode, Tape
 from sepzip.exact.workspace import Workspace
 from sepzip.frequencies import Frequencies
 from sepzip.networks import base
+from sepzip.networks.kernels import pac
 from sepzip.networks.kernels.pac import FusedPAC
 from sepzip.networks.pac import PAC, Embedding
 from sepzip.optimizer import Adam
@@ -117,6 +120,27 @@ def _train_fused(network: PAC, contexts: Tensor, symbols: Tensor, settings: Mode
     ],
 )
 def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
+    _train_both(lanes, steps, settings)
+
+
+def test_lanes_updated_by_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several blocks the first is updated with all other weights, the rest as large ones are."""
+    monkeypatch.setattr(pac, "_programs", lambda _lanes, width, _device: None if width == 4 else 2)
+    _train_both(3, 3, _TINY)
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="steps are captured on a GPU alone")
+def test_updates_that_last_into_the_next_step(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of many steps and of one, whose branches are joined where the next step needs them."""
+    data, lanes = text[:200], 3
+    (expected,) = encode_segment(data, TINY, lanes, "cpu")
+    monkeypatch.setattr(pac, "_MANY_WEIGHTS", 1)
+    (block,) = encode_segment(data, TINY, lanes, "cuda")
+    assert (block.payload, block.fingerprint) == (expected.payload, expected.fingerprint)
+    assert bytes(decode_segment([block], len(data), TINY, lanes, "cuda")) == data
+
+
+def _train_both(lanes: int, steps: int, settings: ModelSettings) -> None:
     generator = torch.Generator().manual_seed(lanes)
     stream = torch.randint(0, 256, (settings.context + steps, lanes), generator=generator)
     stream[:, : lanes // 2] %= 5

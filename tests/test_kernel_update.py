@@ -205,8 +205,9 @@ def test_quantise_weight(inputs: int, outputs: int) -> None:
     assert _same(scale_weight, scale.squeeze(0))
 
 
+@pytest.mark.parametrize("programs", [None, 1, 3])
 @pytest.mark.parametrize(("lanes", "width"), [(1, 1), (37, 2), (3, 20), (2, 33), (2, 130)])
-def test_lane_layer(lanes: int, width: int) -> None:
+def test_lane_layer(lanes: int, width: int, programs: int | None) -> None:
     generator = torch.Generator().manual_seed(width)
     learner = _learner()
     weight = _Both(_uneven(generator, lanes, width, width))
@@ -220,7 +221,14 @@ def test_lane_layer(lanes: int, width: int) -> None:
         weight.learn(nodes[1].grad, learner)
         bias.learn(nodes[2].grad, learner)
         update.lane_update(
-            x.to(DEVICE), gradient.to(DEVICE), weight.fused, bias.fused, learner, whole_weight, scale_weight
+            x.to(DEVICE),
+            gradient.to(DEVICE),
+            weight.fused,
+            bias.fused,
+            learner,
+            whole_weight,
+            scale_weight,
+            programs,
         )
         assert weight.are_same and bias.are_same
         whole, scale = quantise(weight.plain.weight, 1, INT8_MOST)

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from .exact.kernels.aside import CAPTURE_PRIORITY
+
 __all__ = ["Stepper", "captured", "pinned_copy"]
 
 _STEPS_A_GRAPH = 16
@@ -18,10 +20,12 @@ _capturing = threading.Lock()
 """Held while a graph is captured: one thread at a time."""
 
 
-def captured(step: Callable[[], None], steps: int, device: torch.device) -> torch.cuda.CUDAGraph:
-    """Return a graph of so many calls of `step` on the current stream, none of which has run by that."""
-    stream = torch.cuda.current_stream(device)
-    stream.synchronize()
+def captured(
+    step: Callable[[], None], steps: int, device: torch.device, end: Callable[[], None] | None = None
+) -> torch.cuda.CUDAGraph:
+    """Return a graph of so many calls of `step` and one of `end` behind them: none has run by that."""
+    torch.cuda.current_stream(device).synchronize()
+    stream = torch.cuda.Stream(device, priority=CAPTURE_PRIORITY)
     graph = torch.cuda.CUDAGraph()
     with _capturing:
         collects = gc.isenabled()
@@ -32,6 +36,8 @@ def captured(step: Callable[[], None], steps: int, device: torch.device) -> torc
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 for _ in range(steps):
                     step()
+                if end is not None:
+                    end()
         finally:
             if collects:
                 gc.enable()
@@ -39,7 +45,7 @@ def captured(step: Callable[[], None], steps: int, device: torch.device) -> torc
 
 
 class Stepper:
-    """Runs a step again and again, as captured graphs of one step and of many.
+    """Runs a step again and again, as captured graphs of one step and of many, each with `end` behind them.
 
     Each is queued inside what `turn` returns: a step may work in what others work in too.
     """
@@ -49,8 +55,10 @@ class Stepper:
         step: Callable[[], None],
         device: torch.device,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        end: Callable[[], None] | None = None,
     ) -> None:
         self._step = step
+        self._end = end
         self._device = device
         self._turn = turn
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -68,7 +76,7 @@ class Stepper:
                     continue
                 count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
                 if count not in self._graphs:
-                    self._graphs[count] = captured(self._step, count, self._device)
+                    self._graphs[count] = captured(self._step, count, self._device, self._end)
                 self._graphs[count].replay()
                 steps -= count
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .exact.kernels.elements import EXACT
+from .exact.kernels.elements import CHAINED, follow
 from .exact.kernels.softmax import frequencies, loss_gradient
 from .exact.kernels.update import Learner, Parameter
 from .exact.tape import ParameterNode
@@ -28,6 +28,7 @@ __all__ = ["FusedModel"]
 @triton.jit
 def _advance(position, steps, size, sizes, last):
     """Count a step, and look up the step size of the next."""
+    follow()
     tl.store(position, tl.load(position) + 1)
     step = tl.load(steps) + 1
     tl.store(steps, step)
@@ -102,8 +103,12 @@ class FusedModel:
         self._network.backward()
         sizes = self._optimizer.step_sizes
         _advance[(1,)](
-            self.position, self._steps, self._learner.size, sizes, len(sizes) - 1, num_warps=1, **EXACT
+            self.position, self._steps, self._learner.size, sizes, len(sizes) - 1, num_warps=1, **CHAINED
         )
+
+    def settle(self) -> None:
+        """Let what is launched next wait for all of the steps before; due before a capture ends."""
+        self._network.settle()
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""

@@ -58,7 +58,7 @@ class GraphEncoding:
         self._turns = workspaces(device).lend(model, lanes)
         with self._turns.take():
             self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._turns.workspace)
-        self._stepper = Stepper(self._step, device, self._turns.take)
+        self._stepper = Stepper(self._step, device, self._turns.take, self._model.settle)
         self._encoder = DeviceEncoder(lanes, model.lanes_per_coder, CHUNK_STEPS, device)
         shape = (CHUNK_STEPS, lanes)
         self._intervals = (
@@ -145,7 +145,7 @@ class GraphDecoding:
             # Blocks end where they are seen to be full, up to two chunks late: most others fit as well.
             capacity = words + words // 4 if more else words
             self._decoder = DeviceDecoder(self._lanes, self._settings.lanes_per_coder, capacity, self._device)
-            self._stepper = Stepper(self._step, self._device, self._turns.take)
+            self._stepper = Stepper(self._step, self._device, self._turns.take, self._settle)
         self._decoder.load(payload)
         if self._model is None:
             with self._turns.take():
@@ -166,6 +166,10 @@ class GraphDecoding:
             self._lanes if active is None else active,
         )
         model.learn()
+
+    def _settle(self) -> None:
+        if self._model is not None:
+            self._model.settle()
 
     def queue(self, steps: int, active_last: int, ends_block: bool) -> None:
         """Queue further steps of the block."""

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..exact.kernels.elements import EXACT
+from ..exact.kernels.elements import CHAINED, follow
 from ..frequencies import SYMBOLS, TOTAL_BITS
 from . import RANGE_FIRST, RANGE_LEAST, WORD_BITS
 
@@ -61,6 +61,7 @@ def _decode_step(
     BLOCK: tl.constexpr,
     ONE_BLOCK: tl.constexpr,
 ):
+    follow()
     row = history + (tl.load(position) + context) * lanes
     word_place = tl.load(next_word)
     coder = tl.arange(0, BLOCK)
@@ -156,7 +157,7 @@ def decode_step(
         ONE_BLOCK=coders <= block,
         # As many as leave a thread the registers that it needs.
         num_warps=min(max(block // 8, 4), 16),
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -174,6 +175,7 @@ def _encode_chunk(
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
+    follow()
     coder = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = coder < coders
     low = tl.load(lows + coder, mask=inside, other=0)
@@ -234,5 +236,5 @@ def encode_chunk(
         BLOCK=_ENCODE_BLOCK,
         STAGES=_ENCODE_STAGES,
         num_warps=1,
-        **EXACT,
+        **CHAINED,
     )

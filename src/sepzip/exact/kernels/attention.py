@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..attention import EPSILON, MOST
 from ..quantise import INT16_MOST
-from .elements import EXACT, row_scale, size_bits, whole_number
+from .elements import CHAINED, follow, row_scale, size_bits, whole_number
 
 __all__ = ["attend", "attend_backward"]
 
@@ -59,6 +59,7 @@ def _attend(
     TOKENS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
+    follow()
     width: tl.constexpr = heads * size
     lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
@@ -85,7 +86,7 @@ def attend(query: Tensor, key_value: Tensor, out: Tensor, lanes: int, heads: int
     at most 32 tokens a lane, and 32 values a head.
     """
     sizes = _sizes(query, key_value, lanes, heads)
-    _attend[(lanes * heads,)](query, key_value, out, *sizes, num_warps=1, **EXACT)
+    _attend[(lanes * heads,)](query, key_value, out, *sizes, num_warps=1, **CHAINED)
 
 
 @triton.jit
@@ -116,6 +117,7 @@ def _attend_backward(
     TOKENS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
+    follow()
     width: tl.constexpr = heads * size
     lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
@@ -207,7 +209,7 @@ def attend_backward(
         key_value_largest,
         *_sizes(query, key_value, lanes, heads),
         num_warps=1,
-        **EXACT,
+        **CHAINED,
     )
 
 

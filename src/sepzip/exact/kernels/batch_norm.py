@@ -16,7 +16,9 @@ from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ..workspace import Workspace
 from .columns import COLUMN_ROWS, Columns, column_tile, scale_of_rows
 from .elements import (
-    EXACT,
+    CHAINED,
+    beside_floats,
+    follow,
     from_bits,
     reciprocal_sqrt,
     row_scale,
@@ -45,7 +47,7 @@ _WARPS = 4
 def _store_rows(x, row, there, place, inside, whole, scale_out):
     """Store rows as int8, and their scales."""
     factor, scale = row_scale(tl.max(tl.abs(x), 1), _INT8_MOST)
-    tl.store(whole + place, whole_number(x, factor[:, None]).to(tl.int8), mask=inside)
+    tl.store(beside_floats(whole, place), whole_number(x, factor[:, None]).to(tl.int8), mask=inside)
     tl.store(scale_out + row, scale, mask=there)
 
 
@@ -62,6 +64,7 @@ def _quantise_rows(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     there = row < rows
@@ -93,7 +96,7 @@ def quantise_rows(
         each,
         padded,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -119,6 +122,7 @@ def _add_layer(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there, column_inside = row < rows, column < width
@@ -167,7 +171,7 @@ def add_layer(
         COLUMN_ROWS,
         tile,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -187,6 +191,7 @@ def _add_product(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there, column_inside = row < rows, column < width
@@ -232,7 +237,7 @@ def add_product(
         COLUMN_ROWS,
         tile,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -258,7 +263,7 @@ def add_newest(added: Tensor, newest: Tensor, out: Tensor, largest: Tensor) -> N
         COLUMN_ROWS,
         tile,
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -311,7 +316,7 @@ class FusedBatchNorm:
             COLUMN_ROWS,
             tile,
             num_warps=_WARPS,
-            **EXACT,
+            **CHAINED,
         )
         share = self._share
         _measure[(triton.cdiv(width, tile),)](
@@ -333,7 +338,7 @@ class FusedBatchNorm:
             share < 1.0,
             tile,
             num_warps=2,
-            **EXACT,
+            **CHAINED,
         )
 
     def forward(
@@ -375,7 +380,7 @@ class FusedBatchNorm:
             each,
             padded,
             num_warps=_WARPS,
-            **EXACT,
+            **CHAINED,
         )
 
     def backward(
@@ -417,7 +422,7 @@ class FusedBatchNorm:
             each,
             padded,
             num_warps=_WARPS,
-            **EXACT,
+            **CHAINED,
         )
 
 
@@ -433,6 +438,7 @@ def _sum_squares(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < width
@@ -465,6 +471,7 @@ def _measure(
     few: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
     total = tl.load(sums + column, mask=inside, other=0)
@@ -507,6 +514,7 @@ def _normalise(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     there, column_inside = row < rows, column < width
@@ -557,6 +565,7 @@ def _backward(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     there, column_inside = row < rows, column < width
@@ -582,8 +591,8 @@ def _backward(
     bits = tl.max(size_bits(scaled), 1)
     factor, scale = row_scale(from_bits(bits), _INT16_MOST)
     top, bottom = split_digits(whole_number(scaled, factor[:, None]))
-    tl.store(high + place, top, mask=inside)
-    tl.store(low + place, bottom, mask=inside)
+    tl.store(beside_floats(high, place), top, mask=inside)
+    tl.store(beside_floats(low, place), bottom, mask=inside)
     tl.store(digit_scale + row, scale, mask=there)
     if clears:
         tl.store(next_largest + row, tl.zeros((ROWS,), tl.int32), mask=there)

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ..workspace import Workspace
-from .elements import EXACT, adam, from_bits, row_scale, size_bits, split_digits, whole_number
+from .elements import (
+    CHAINED,
+    adam,
+    beside_floats,
+    follow,
+    from_bits,
+    row_scale,
+    size_bits,
+    split_digits,
+    whole_number,
+)
 from .layer_norm import whole_normal
 from .update import Digits, Learner, Parameter, RowDigits
 
@@ -97,7 +107,7 @@ class Columns:
         if self._table is None:
             self._table = torch.tensor(self._list(), dtype=torch.int64).to(self._words.device)
         _learn_columns[(len(self._table) // self._ENTRIES,)](
-            self._table, learner.size, learner.epsilon, self._ENTRIES, _LEARNT, num_warps=2, **EXACT
+            self._table, learner.size, learner.epsilon, self._ENTRIES, _LEARNT, num_warps=2, **CHAINED
         )
 
     def _list(self) -> list[int]:
@@ -136,6 +146,7 @@ def _find_largest(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there, column_inside = row < rows, column < width
@@ -185,6 +196,7 @@ def _layer_columns(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     there, column_inside = row < rows, column < width
@@ -198,8 +210,8 @@ def _layer_columns(
         factor, _ = row_scale(from_bits(tl.load(row_largest + row, mask=there, other=0)), _INT16_MOST)
         whole = whole_number(g * by_column[None, :], factor[:, None])
         top, bottom = split_digits(whole)
-        tl.store(row_high + place, top, mask=inside)
-        tl.store(row_low + place, bottom, mask=inside)
+        tl.store(beside_floats(row_high, place), top, mask=inside)
+        tl.store(beside_floats(row_low, place), bottom, mask=inside)
 
     # For the weight's.
     factor, unit = _column_scale(product_largest, column, width, _INT16_MOST, COLUMNS)
@@ -249,7 +261,7 @@ def layer_columns(
             COLUMN_ROWS,
             tile,
             num_warps=4,
-            **EXACT,
+            **CHAINED,
         )
     _layer_columns[grid](
         gradient,
@@ -271,7 +283,7 @@ def layer_columns(
         COLUMN_ROWS,
         tile,
         num_warps=4,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -287,6 +299,7 @@ def _norm_columns(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < width
@@ -322,7 +335,7 @@ def norm_columns(gradient: Tensor, normal: Tensor, columns: ColumnSums, found: b
             COLUMN_ROWS,
             tile,
             num_warps=4,
-            **EXACT,
+            **CHAINED,
         )
     _norm_columns[grid](
         gradient,
@@ -335,7 +348,7 @@ def norm_columns(gradient: Tensor, normal: Tensor, columns: ColumnSums, found: b
         COLUMN_ROWS,
         tile,
         num_warps=4,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -361,6 +374,7 @@ def _gradient(task, place, column, inside, along):
 
 @triton.jit
 def _learn_columns(tasks, size, epsilon, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr):
+    follow()
     task = tasks + tl.program_id(0) * ENTRIES
     column = tl.arange(0, COLUMNS)
     inside = column < tl.load(task)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -15,9 +16,12 @@ from ..functions import EXP2, LOG2_E
 from ..gelu import DENSITY, EDGE, PHI
 
 __all__ = [
+    "CHAINED",
     "EXACT",
     "adam",
+    "beside_floats",
     "exp2",
+    "follow",
     "from_bits",
     "gelu",
     "gelu_slope",
@@ -34,6 +38,20 @@ __all__ = [
 EXACT: dict[str, Any] = {"enable_fp_fusion": False}
 """Options of every launch of a kernel."""
 
+
+def _can_chain() -> bool:
+    """Return whether all GPUs can make a kernel ready while the one before it ends: from Hopper on."""
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return False
+    devices = range(torch.cuda.device_count())
+    return all(torch.cuda.get_device_capability(device) >= (9, 0) for device in devices)
+
+
+_CHAINS = tl.constexpr(_can_chain())
+
+CHAINED: dict[str, Any] = EXACT | ({"launch_pdl": True} if _CHAINS.value else {})
+"""Options of a launch of a kernel that begins with `follow`: it begins before the one before it has ended."""
+
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
 _ROUNDER_BITS = tl.constexpr(0x4B400000)
 _SMALLEST = tl.constexpr(2.0**-80)
@@ -43,6 +61,23 @@ _DENSITY_0, _DENSITY_1, _DENSITY_2, _DENSITY_3 = (tl.constexpr(value) for value 
 _EDGE = tl.constexpr(EDGE)
 _MINUS_LOG2_E = tl.constexpr(-LOG2_E)
 _BETA1, _BETA2 = tl.constexpr(BETA1), tl.constexpr(BETA2)
+
+
+@triton.jit
+def follow():
+    """Wait for the end of all kernels before; what a kernel launched with CHAINED does before all else."""
+    if _CHAINS:
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def beside_floats(numbers, place):
+    """Return where int8 `numbers` lie that are made of as many float32 ones, for `place` [rows, columns].
+
+    A thread is told to take four of a row at once. By itself it would take sixteen, and so sixteen of the
+    floats as well: four loads of four, between which it leaves gaps that others fill.
+    """
+    return tl.max_contiguous(numbers + place, (1, 4))
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..workspace import Workspace
 from . import elements
-from .elements import EXACT
+from .elements import CHAINED, follow
 
 __all__ = [
     "BLOCK",
@@ -89,7 +89,7 @@ class TableUpdate:
         values = gradient.shape[1] // self._context
         count = self._lanes * self._context * self._embedding
         find_largest[(triton.cdiv(count, BLOCK),)](
-            gradient, self._largest, count, self._embedding, values, BLOCK, **EXACT
+            gradient, self._largest, count, self._embedding, values, BLOCK, **CHAINED
         )
         _sum_by_symbol[(triton.cdiv(self._lanes * self._context, ROWS),)](
             gradient,
@@ -104,7 +104,7 @@ class TableUpdate:
             ROWS,
             padded_embedding(self._embedding),
             num_warps=WARPS,
-            **EXACT,
+            **CHAINED,
         )
         table = self._table[0]
         _update_embedding[(triton.cdiv(table.numel(), _TABLE_BLOCK),)](
@@ -116,7 +116,7 @@ class TableUpdate:
             table.numel(),
             self._squashed,
             _TABLE_BLOCK,
-            **EXACT,
+            **CHAINED,
         )
 
 
@@ -178,7 +178,7 @@ class FusedEmbedding:
             self._squashed,
             BLOCK,
             part(sums, programs),
-            **EXACT,
+            **CHAINED,
         )
         return self._out
 
@@ -233,6 +233,7 @@ def load_largest(largest):
 @triton.jit
 def find_largest(x, largest, count, embedding: tl.constexpr, values: tl.constexpr, BLOCK: tl.constexpr):
     """Take the sizes of the first `embedding` of every so many `values` of x, `count` in all."""
+    follow()
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     place = (place // embedding) * values + place % embedding
@@ -313,6 +314,7 @@ def _embed(
     BLOCK: tl.constexpr,
     PART: tl.constexpr,
 ):
+    follow()
     clear(sums, sums_count, PART)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
@@ -343,6 +345,7 @@ def _sum_by_symbol(
     ROWS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < lanes * context
     symbol = load_symbols(history, position, row % context, row // context, lanes, inside)
@@ -372,6 +375,7 @@ def _update_embedding(
     squashed: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    follow()
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     _, scale = elements.row_scale(load_largest(largest), _GRADIENT_MOST)
     update_table(table, first, second, sums, place, place < count, scale, size, epsilon, squashed)

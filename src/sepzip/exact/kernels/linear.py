@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..quantise import INT8_MOST, INT16_MOST
 from .elements import (
-    EXACT,
+    CHAINED,
+    beside_floats,
+    follow,
     from_bits,
     gelu,
     gelu_slope,
@@ -173,6 +175,7 @@ def _linear_forward(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < lanes, column < outputs
@@ -221,7 +224,7 @@ def linear_forward(
         columns,
         *_inner(inputs),
         num_warps=warps,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -236,6 +239,7 @@ def _activate(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside = row < lanes
@@ -243,7 +247,7 @@ def _activate(
     factor, _ = row_scale(from_bits(tl.load(largest + row, mask=row_inside, other=0)), _INT8_MOST)
     place = row[:, None] * width + column[None, :]
     values = whole_number(gelu(tl.load(x + place, mask=inside, other=0.0)), factor[:, None]).to(tl.int8)
-    tl.store(whole + place, values, mask=inside)
+    tl.store(beside_floats(whole, place), values, mask=inside)
     tl.store(whole_by_input + column[None, :] * lanes + row[:, None], values, mask=inside)
 
 
@@ -255,12 +259,13 @@ def activate(x: Tensor, largest: Tensor, whole: Tensor, whole_by_input: Tensor) 
     lanes, width = x.shape
     rows = columns = 64 if lanes * width >= 1 << 20 else 32
     _activate[(triton.cdiv(lanes, rows), triton.cdiv(width, columns))](
-        x, largest, whole, whole_by_input, lanes, width, rows, columns, num_warps=4, **EXACT
+        x, largest, whole, whole_by_input, lanes, width, rows, columns, num_warps=4, **CHAINED
     )
 
 
 @triton.jit
 def _transpose(x, out, lanes, width: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < lanes)[:, None] & (column < width)[None, :]
@@ -272,7 +277,7 @@ def transpose(x: Tensor, out: Tensor) -> None:
     """Write int8 x [lanes, width] to `out` [width, lanes]."""
     lanes, width = x.shape
     _transpose[(triton.cdiv(lanes, 64), triton.cdiv(width, 32))](
-        x, out, lanes, width, 64, 32, num_warps=4, **EXACT
+        x, out, lanes, width, 64, 32, num_warps=4, **CHAINED
     )
 
 
@@ -289,6 +294,7 @@ def _linear_sums(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     start = tl.program_id(1) * SPLIT
@@ -317,7 +323,7 @@ def linear_sums(x: Tensor, weight: Tensor, sums: Tensor) -> None:
         split,
         min(128, split),
         num_warps=warps,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -350,6 +356,7 @@ def _hidden_gradient(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < lanes, column < inputs
@@ -393,7 +400,8 @@ def hidden_gradient(
     set to 0 before, the bits of each column's largest |gradient| and |gradient * scale| are left in these.
     """
     (lanes, outputs), inputs = high.shape, len(weight)
-    rows, tile_columns, warps = _tile(lanes, inputs)
+    # Each value takes two sums: with the largest tile all took a third longer.
+    rows, tile_columns, warps = min(_tile(lanes, inputs), (64, 64, 4))
     _hidden_gradient[(triton.cdiv(lanes, rows), triton.cdiv(inputs, tile_columns))](
         high,
         low,
@@ -412,7 +420,7 @@ def hidden_gradient(
         tile_columns,
         *_inner(outputs),
         num_warps=warps,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -434,6 +442,7 @@ def _input_gradient(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside = row < lanes
@@ -479,12 +488,13 @@ def input_gradient(
         columns,
         *_inner(outputs),
         num_warps=warps,
-        **EXACT,
+        **CHAINED,
     )
 
 
 @triton.jit
 def _row_digits(gradient, scale_weight, high, low, largest, width: tl.constexpr, WIDTH: tl.constexpr):
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -517,7 +527,7 @@ def row_digits(gradient: Tensor, scale_weight: Tensor, high: Tensor, low: Tensor
         width,
         padded,
         num_warps=max(1, min(8, padded // 256)),
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -536,6 +546,7 @@ def _gradient_sums(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     start = tl.program_id(1) * SPLIT
@@ -571,5 +582,5 @@ def gradient_sums(high: Tensor, low: Tensor, weight: Tensor, high_sums: Tensor, 
         split,
         min(128, split),
         num_warps=warps,
-        **EXACT,
+        **CHAINED,
     )

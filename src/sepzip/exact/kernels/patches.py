@@ -13,7 +13,7 @@ from torch import Tensor
 from ..quantise import INT16_MOST
 from ..workspace import Workspace
 from . import elements
-from .elements import EXACT
+from .elements import CHAINED, follow
 from .embedding import (
     BLOCK,
     ROWS,
@@ -139,7 +139,7 @@ class FusedSemantics:
             self._padded_embedding,
             part(self._sums, self._programs),
             num_warps=WARPS,
-            **EXACT,
+            **CHAINED,
         )
         return self._out
 
@@ -147,7 +147,7 @@ class FusedSemantics:
         """Update the weights by the gradient of the last forward pass's result, contiguous, of its shape."""
         count = gradient.numel()
         find_fused_largest[(triton.cdiv(count, BLOCK),)](
-            self._fused, gradient, self._largest, count, BLOCK, **EXACT
+            self._fused, gradient, self._largest, count, BLOCK, **CHAINED
         )
         _sum_products[(self._programs,)](
             gradient,
@@ -169,7 +169,7 @@ class FusedSemantics:
             self._lanes_each,
             self._padded_embedding,
             num_warps=WARPS,
-            **EXACT,
+            **CHAINED,
         )
         count = self._table[0].numel()
         _update_semantics[(1 + triton.cdiv(count, _TABLE_BLOCK),)](
@@ -192,7 +192,7 @@ class FusedSemantics:
             int(triton.next_power_of_2(self._patches)),
             self._padded_patch,
             _TABLE_BLOCK,
-            **EXACT,
+            **CHAINED,
         )
 
 
@@ -249,6 +249,7 @@ def _fuse(
     SIZE: tl.constexpr,
     PART: tl.constexpr,
 ):
+    follow()
     context: tl.constexpr = patches + patch - 1
     clear(sums, sums_count, PART)
     byte = tl.arange(0, CONTEXT)
@@ -292,6 +293,7 @@ def _fuse(
 @triton.jit
 def find_fused_largest(fused, gradient, largest, count, BLOCK: tl.constexpr):
     """Take the sizes of the gradient by `fused` into `largest`."""
+    follow()
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     slope = elements.gelu_slope(tl.load(fused + place, mask=inside, other=0.0))
@@ -319,6 +321,7 @@ def _sum_products(
     LANES: tl.constexpr,
     SIZE: tl.constexpr,
 ):
+    follow()
     context: tl.constexpr = patches + patch - 1
     byte = tl.arange(0, CONTEXT)
     lag = tl.arange(0, PATCH)
@@ -397,6 +400,7 @@ def _update_semantics(
     PATCH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    follow()
     _, scale = elements.row_scale(load_largest(largest), _MOST)
     if tl.program_id(0) > 0:
         place = (tl.program_id(0) - 1) * BLOCK + tl.arange(0, BLOCK)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...frequencies import SYMBOLS, TOTAL_BITS
 from ..functions import LOG2_E
 from ..softmax import EXPONENTIAL_BITS
-from .elements import EXACT, exp2
+from .elements import CHAINED, exp2, follow
 
 __all__ = ["frequencies", "loss_gradient"]
 
@@ -27,6 +27,7 @@ _SHARED = tl.constexpr(((1 << TOTAL_BITS) - SYMBOLS) << 36)
 
 @triton.jit
 def _frequencies(logits, whole, starts, reciprocal):
+    follow()
     lane = tl.program_id(0)
     symbol = tl.arange(0, _SYMBOLS)
     place = lane * _SYMBOLS + symbol
@@ -49,7 +50,7 @@ def frequencies(logits: Tensor, whole: Tensor, starts: Tensor, reciprocal: Tenso
     of every symbol, the frequencies summing to 2^24. `reciprocal` float32 [lanes]: 1 / float32(the sum of
     the lane's exponentials). All contiguous.
     """
-    _frequencies[(logits.shape[0],)](logits, whole, starts, reciprocal, num_warps=1, **EXACT)
+    _frequencies[(logits.shape[0],)](logits, whole, starts, reciprocal, num_warps=1, **CHAINED)
 
 
 @triton.jit(do_not_specialize=["context"])
@@ -65,6 +66,7 @@ def _loss_gradient(
     true_frequencies,
     RECORD: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     lanes = tl.num_programs(0)
     symbol = tl.arange(0, _SYMBOLS)
@@ -111,5 +113,5 @@ def loss_gradient(
         true_frequencies,
         RECORD=intervals is not None,
         num_warps=1,
-        **EXACT,
+        **CHAINED,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..attention import MOST
 from ..functions import LOG2_E
 from ..quantise import INT16_MOST
-from .elements import EXACT, exp2, round_even, row_scale, size_bits, split_digits, whole_number
+from .elements import CHAINED, exp2, follow, round_even, row_scale, size_bits, split_digits, whole_number
 
 __all__ = ["attend", "attend_backward"]
 
@@ -78,6 +78,7 @@ def _attend(
     TOKENS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
+    follow()
     width: tl.constexpr = heads * size
     lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
@@ -101,7 +102,7 @@ def attend(query: Tensor, key_value: Tensor, out: Tensor, lanes: int, heads: int
     at most 32 tokens a lane, and 32 values a head.
     """
     sizes = _sizes(query, lanes, heads)
-    _attend[(lanes * heads,)](query, key_value, out, *sizes, num_warps=_WARPS, **EXACT)
+    _attend[(lanes * heads,)](query, key_value, out, *sizes, num_warps=_WARPS, **CHAINED)
 
 
 @triton.jit
@@ -127,6 +128,7 @@ def _attend_backward(
     TOKENS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
+    follow()
     width: tl.constexpr = heads * size
     lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
@@ -197,7 +199,7 @@ def attend_backward(
         key_value_largest,
         *_sizes(query, lanes, heads),
         num_warps=_WARPS,
-        **EXACT,
+        **CHAINED,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..quantise import INT16_MOST, SUM_MOST
 from ..workspace import Workspace
 from . import elements
-from .elements import EXACT
+from .elements import CHAINED, follow
 from .embedding import (
     BLOCK,
     WARPS,
@@ -124,7 +124,7 @@ class FusedTokenSemantics:
             self._tokens,
             self._patch * self._values,
             BLOCK,
-            **EXACT,
+            **CHAINED,
         )
         _fuse_tokens[self._grid](
             self._table[0],
@@ -152,7 +152,7 @@ class FusedTokenSemantics:
             self._padded_outputs,
             self._lanes_each,
             num_warps=WARPS,
-            **EXACT,
+            **CHAINED,
         )
         return self._out
 
@@ -160,7 +160,7 @@ class FusedTokenSemantics:
         """Update the weights by the gradient of the last forward pass's result, contiguous, of its shape."""
         count = gradient.numel()
         find_fused_largest[(triton.cdiv(count, BLOCK),)](
-            self._fused, gradient, self._largest, count, BLOCK, **EXACT
+            self._fused, gradient, self._largest, count, BLOCK, **CHAINED
         )
         _sum_products[self._grid](
             gradient,
@@ -187,7 +187,7 @@ class FusedTokenSemantics:
             self._padded_outputs,
             self._lanes_each,
             num_warps=WARPS,
-            **EXACT,
+            **CHAINED,
         )
         width = self._patch * self._values
         _update_weights[(1 + self._patches,)](
@@ -210,7 +210,7 @@ class FusedTokenSemantics:
             int(triton.next_power_of_2(self._tokens)),
             int(triton.next_power_of_2(width)),
             num_warps=WARPS,
-            **EXACT,
+            **CHAINED,
         )
         self._update.backward(self._by_bytes)
 
@@ -245,6 +245,7 @@ def _find_both_largest(
     width: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    follow()
     program = tl.program_id(0)
     if program < of_weights:
         place = program * BLOCK + tl.arange(0, BLOCK)
@@ -322,6 +323,7 @@ def _fuse_tokens(
     OUTPUTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    follow()
     context: tl.constexpr = patches + patch - 1
     outputs: tl.constexpr = tokens * patch
     value = tl.program_id(1)
@@ -393,6 +395,7 @@ def _sum_products(
     OUTPUTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    follow()
     context: tl.constexpr = patches + patch - 1
     outputs: tl.constexpr = tokens * patch
     value = tl.program_id(1)
@@ -473,6 +476,7 @@ def _update_weights(
     TOKENS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     context: tl.constexpr = patches + patch - 1
     width: tl.constexpr = patch * values
     number = tl.program_id(0)

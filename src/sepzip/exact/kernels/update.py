@@ -16,7 +16,17 @@ from torch import Tensor
 
 from ..layer_norm import GRADIENT_MOST
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
-from .elements import EXACT, adam, from_bits, row_scale, size_bits, split_digits, whole_number
+from .elements import (
+    CHAINED,
+    adam,
+    beside_floats,
+    follow,
+    from_bits,
+    row_scale,
+    size_bits,
+    split_digits,
+    whole_number,
+)
 from .layer_norm import whole_normal
 from .linear import combined, sum_of_splits
 
@@ -109,6 +119,7 @@ def _gradient_digits(
     INNER: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
+    follow()
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < outputs
     largest_sum = tl.zeros((INNER, COLUMNS), tl.float32)
@@ -152,8 +163,8 @@ def _gradient_digits(
             whole = whole_number(g * by_column[None, :], row_factor[:, None])
             top, bottom = split_digits(whole)
             place = lane[:, None] * outputs + column[None, :]
-            tl.store(row_high + place, top, mask=inside)
-            tl.store(row_low + place, bottom, mask=inside)
+            tl.store(beside_floats(row_high, place), top, mask=inside)
+            tl.store(beside_floats(row_low, place), bottom, mask=inside)
     w, m, v = adam(
         tl.load(bias + column, mask=column_inside, other=0.0),
         tl.load(first + column, mask=column_inside, other=0.0),
@@ -227,7 +238,7 @@ def gradient_digits(
         columns,
         *_chunks(lanes, 64 if columns == 32 else 256),
         num_warps=8 if columns == 32 else 4,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -315,6 +326,7 @@ def _weight_update(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_inside, column_inside = row < inputs, column < outputs
@@ -341,7 +353,7 @@ def _weight_update(
     if whole_columns:
         factor, unit = row_scale(from_bits(bits), _INT8_MOST)
         whole = whole_number(w, factor[None, :]).to(tl.int8)
-        tl.store(by_input + weight_place, whole, mask=inside)
+        tl.store(beside_floats(by_input, weight_place), whole, mask=inside)
         tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
         tl.store(scale_weight + column, unit, mask=column_inside)
     else:
@@ -408,7 +420,7 @@ def weight_update(
         inner,
         num_warps=8 if rows >= 128 else 4,
         num_stages=3,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -442,6 +454,7 @@ def _weight_sums(
     SPLIT: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     start = tl.program_id(2) * SPLIT
@@ -476,7 +489,7 @@ def weight_sums(x: Tensor, digits: Digits, high_sums: Tensor, low_sums: Tensor) 
         _part(inputs, outputs, lanes),
         128,
         num_warps=4,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -499,6 +512,7 @@ def _summed_update(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < outputs
@@ -520,7 +534,7 @@ def _summed_update(
     tl.store(second + place, v, mask=inside)
     factor, unit = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
     whole = whole_number(w, factor[None, :]).to(tl.int8)
-    tl.store(by_input + place, whole, mask=inside)
+    tl.store(beside_floats(by_input, place), whole, mask=inside)
     tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
     tl.store(scale_weight + column, unit, mask=column_inside)
 
@@ -559,7 +573,7 @@ def summed_update(
         triton.next_power_of_2(inputs),
         columns,
         num_warps=4,
-        **EXACT,
+        **CHAINED,
     )
 
 
@@ -575,6 +589,7 @@ def _quantise_weight(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    follow()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     column_inside = column < outputs
@@ -583,7 +598,7 @@ def _quantise_weight(
     bits = tl.load(column_largest + column, mask=column_inside, other=0)
     factor, scale = row_scale(from_bits(bits), _INT8_MOST)
     whole = whole_number(tl.load(weight + place, mask=inside, other=0.0), factor[None, :]).to(tl.int8)
-    tl.store(by_input + place, whole, mask=inside)
+    tl.store(beside_floats(by_input, place), whole, mask=inside)
     tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
     if tl.program_id(0) == 0:
         tl.store(scale_weight + column, scale, mask=column_inside)
@@ -595,8 +610,64 @@ def quantise_weight(
     """Write a weight [inputs, outputs] as int8 in both layouts, given the bits of its columns' largest."""
     inputs, outputs = weight.shape
     _quantise_weight[(triton.cdiv(inputs, 64), triton.cdiv(outputs, 64))](
-        weight, column_largest, by_input, by_output, scale_weight, inputs, outputs, 64, 64, **EXACT
+        weight, column_largest, by_input, by_output, scale_weight, inputs, outputs, 64, 64, **CHAINED
     )
+
+
+@triton.jit
+def _update_tile(
+    tile,
+    x,
+    gradient,
+    weight,
+    first,
+    second,
+    bias,
+    bias_first,
+    bias_second,
+    step_size,
+    epsilon,
+    whole_weight,
+    scale_weight,
+    width: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Update COLUMNS whole columns of a lane's matrix."""
+    parts: tl.constexpr = (width + COLUMNS - 1) // COLUMNS
+    lane = tile // parts
+    row = tl.arange(0, ROWS)
+    column = (tile % parts) * COLUMNS + tl.arange(0, COLUMNS)
+    column_inside = column < width
+    inside = (row < width)[:, None] & column_inside[None, :]
+    start = lane.to(tl.int64) * width * width
+    place = row[:, None] * width + column[None, :]
+    # Read and written once a step: they must not drive from the cache what is needed sooner.
+    w = tl.load(weight + start + place, mask=inside, other=0.0, eviction_policy="evict_first")
+    m = tl.load(first + start + place, mask=inside, other=0.0, eviction_policy="evict_first")
+    v = tl.load(second + start + place, mask=inside, other=0.0, eviction_policy="evict_first")
+    g = tl.load(gradient + lane * width + column, mask=column_inside, other=0.0)
+    by_row = tl.load(x + lane * width + row, mask=row < width, other=0.0)
+    w, m, v = adam(w, m, v, by_row[:, None] * g[None, :], step_size, epsilon)
+    tl.store(weight + start + place, w, mask=inside, eviction_policy="evict_first")
+    tl.store(first + start + place, m, mask=inside, eviction_policy="evict_first")
+    tl.store(second + start + place, v, mask=inside, eviction_policy="evict_first")
+    factor, scale = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
+    whole = whole_number(w, factor[None, :]).to(tl.int8)
+    tl.store(beside_floats(whole_weight + start, place), whole, mask=inside)
+    bias_place = lane * width + column
+    tl.store(scale_weight + bias_place, scale, mask=column_inside)
+    w, m, v = adam(
+        tl.load(bias + bias_place, mask=column_inside, other=0.0),
+        tl.load(bias_first + bias_place, mask=column_inside, other=0.0),
+        tl.load(bias_second + bias_place, mask=column_inside, other=0.0),
+        g,
+        step_size,
+        epsilon,
+    )
+    tl.store(bias + bias_place, w, mask=column_inside)
+    tl.store(bias_first + bias_place, m, mask=column_inside)
+    tl.store(bias_second + bias_place, v, mask=column_inside)
 
 
 @triton.jit
@@ -613,46 +684,53 @@ def _lane_update(
     epsilon,
     whole_weight,
     scale_weight,
+    tiles,
     width: tl.constexpr,
+    few: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    lane = tl.program_id(1)
-    row = tl.arange(0, ROWS)
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    column_inside = column < width
-    inside = (row < width)[:, None] & column_inside[None, :]
+    follow()
     step_size = tl.load(size)
-    g = tl.load(gradient + lane * width + column, mask=column_inside, other=0.0)
-    by_row = tl.load(x + lane * width + row, mask=row < width, other=0.0)
-    place = lane.to(tl.int64) * width * width + row[:, None] * width + column[None, :]
-    # Read and written once a step: they must not drive from the cache what is needed sooner.
-    w, m, v = adam(
-        tl.load(weight + place, mask=inside, other=0.0, eviction_policy="evict_first"),
-        tl.load(first + place, mask=inside, other=0.0, eviction_policy="evict_first"),
-        tl.load(second + place, mask=inside, other=0.0, eviction_policy="evict_first"),
-        by_row[:, None] * g[None, :],
-        step_size,
-        epsilon,
-    )
-    tl.store(weight + place, w, mask=inside, eviction_policy="evict_first")
-    tl.store(first + place, m, mask=inside, eviction_policy="evict_first")
-    tl.store(second + place, v, mask=inside, eviction_policy="evict_first")
-    factor, scale = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
-    tl.store(whole_weight + place, whole_number(w, factor[None, :]).to(tl.int8), mask=inside)
-    bias_place = lane * width + column
-    tl.store(scale_weight + bias_place, scale, mask=column_inside)
-    w, m, v = adam(
-        tl.load(bias + bias_place, mask=column_inside, other=0.0),
-        tl.load(bias_first + bias_place, mask=column_inside, other=0.0),
-        tl.load(bias_second + bias_place, mask=column_inside, other=0.0),
-        g,
-        step_size,
-        epsilon,
-    )
-    tl.store(bias + bias_place, w, mask=column_inside)
-    tl.store(bias_first + bias_place, m, mask=column_inside)
-    tl.store(bias_second + bias_place, v, mask=column_inside)
+    if few:
+        for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), num_stages=2):
+            _update_tile(
+                tile,
+                x,
+                gradient,
+                weight,
+                first,
+                second,
+                bias,
+                bias_first,
+                bias_second,
+                step_size,
+                epsilon,
+                whole_weight,
+                scale_weight,
+                width,
+                ROWS,
+                COLUMNS,
+            )
+    else:
+        _update_tile(
+            tl.program_id(0),
+            x,
+            gradient,
+            weight,
+            first,
+            second,
+            bias,
+            bias_first,
+            bias_second,
+            step_size,
+            epsilon,
+            whole_weight,
+            scale_weight,
+            width,
+            ROWS,
+            COLUMNS,
+        )
 
 
 def lane_update(
@@ -663,18 +741,25 @@ def lane_update(
     learner: Learner,
     whole_weight: Tensor,
     scale_weight: Tensor,
+    programs: int | None = None,
 ) -> None:
     """Update every lane's own weight [lanes, width, width] and bias [lanes, width].
 
     x and `gradient`, float32 [lanes, width], are the layer's input and the gradient by its result; the next
     step's weights go to `whole_weight`, int8 like the weight, and `scale_weight`, float32 [lanes, width].
+    By so many `programs`, each of which takes as much of a multiprocessor as there is, it leaves the other
+    multiprocessors to what runs beside.
     """
     lanes, width = x.shape
     rows = triton.next_power_of_2(width)
     # Whole columns, so that their scales are known at once, in few enough registers; programs that run
     # side by side work on one lane's neighbouring columns.
     columns = min(rows, 32)
-    _lane_update[(triton.cdiv(width, columns), lanes)](
+    if programs is not None:
+        # What a program asks for ahead lies in shared memory.
+        columns = min(columns, max(1, 8192 // rows))
+    tiles = lanes * triton.cdiv(width, columns)
+    _lane_update[(tiles if programs is None else min(tiles, programs),)](
         x,
         gradient,
         weight.weight,
@@ -687,11 +772,13 @@ def lane_update(
         learner.epsilon,
         whole_weight,
         scale_weight,
+        tiles,
         width,
+        programs is not None,
         rows,
         columns,
-        num_warps=max(1, min(4, rows * columns // 64)),
-        **EXACT,
+        num_warps=max(1, min(4 if programs is None else 8, rows * columns // 64)),
+        **CHAINED,
     )
 
 
@@ -729,6 +816,7 @@ def _column_updates(
     INNER: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
+    follow()
     task = tasks + tl.program_id(0) * ENTRIES
     gradient = _address(task, 0)
     normal = _address(task, 1)
@@ -815,5 +903,5 @@ class ColumnTasks:
             _COLUMNS,
             *_chunks(self._lanes, 256),
             num_warps=8,
-            **EXACT,
+            **CHAINED,
         )

@@ -22,4 +22,7 @@ class FusedNetwork(Protocol):
         """Return logits, float32 [lanes, 256], of the next byte; called once a step, in order."""
 
     def backward(self) -> None:
-        """Learn from the gradient in `by_logits`: every weight is updated."""
+        """Learn from the gradient in `by_logits`: every weight is updated, if only in the next step."""
+
+    def settle(self) -> None:
+        """Let what is launched next wait for all updates; due before a capture ends."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...exact.kernels.columns import Columns
 from ...exact.kernels.elements import (
-    EXACT,
+    CHAINED,
     adam,
+    follow,
     from_bits,
     gelu,
     gelu_slope,
@@ -96,7 +97,7 @@ class FusedMixture:
         """Return [lanes, width] from [lanes * tokens, width]; valid until the next step."""
         self._sums.zero_()
         _mix[(min(self._tiles, _FORWARD_PROGRAMS),)](
-            x, *self._weights, self._out, *self._sizes, num_warps=self._warps, **EXACT
+            x, *self._weights, self._out, *self._sizes, num_warps=self._warps, **CHAINED
         )
         return self._out
 
@@ -113,7 +114,7 @@ class FusedMixture:
             self._out_columns.product_largest,
             *self._sizes,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
         return self._by_x
 
@@ -133,7 +134,7 @@ class FusedMixture:
             self._sums,
             *self._sizes,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
         _update_mixture[(self._tokens + 1,)](
             *self._weight,
@@ -147,7 +148,7 @@ class FusedMixture:
             self._mixing,
             self._padded,
             num_warps=4,
-            **EXACT,
+            **CHAINED,
         )
 
 
@@ -208,6 +209,7 @@ def _mix(
     MIXING: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
+    follow()
     column = tl.arange(0, MIXING)
     inside = column < mixing
     whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
@@ -254,6 +256,7 @@ def _mix_backward(
     MIXING: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
+    follow()
     column = tl.arange(0, MIXING)
     inside = column < mixing
     whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
@@ -313,6 +316,7 @@ def _sum_mixture(
     MIXING: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
+    follow()
     column = tl.arange(0, MIXING)
     inside = column < mixing
     whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
@@ -383,6 +387,7 @@ def _update_mixture(
     mixing: tl.constexpr,
     MIXING: tl.constexpr,
 ):
+    follow()
     token = tl.program_id(0)
     column = tl.arange(0, MIXING)
     inside = column < mixing

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
-from ...exact.kernels.elements import EXACT, from_bits, gelu, gelu_slope, row_scale, whole_number
+from ...exact.kernels.elements import CHAINED, follow, from_bits, gelu, gelu_slope, row_scale, whole_number
 from ...exact.kernels.embedding import FusedEmbedding
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
@@ -39,7 +39,6 @@ from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST, INT16_MOST, quantise
 from ...exact.tape import ParameterNode
 from ...exact.workspace import Workspace
-from ...memory import LARGE_MODEL
 from ...semantics import SHARPNESS, SemanticsEnhancement
 from ..pac import PAC, Embedding, FeedForward, LaneLayer
 from .shared import (
@@ -57,6 +56,12 @@ __all__ = ["FusedPAC", "fuse"]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
+
+_STAGES = tl.constexpr(3)
+"""Parts of a lane's matrix that are on their way at a time, and one."""
+
+_MANY_WEIGHTS = 1 << 24
+"""From so many weights on, a lane layer's update lasts as long as much of a step."""
 
 
 @triton.jit
@@ -112,6 +117,7 @@ def _end_kernel(
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -185,6 +191,7 @@ def _start_kernel(
     LANE_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -231,7 +238,7 @@ def _start_kernel(
     tl.debug_barrier()
     products = tl.zeros((ROWS, LANE_WIDTH), tl.int32)
     weight_start = lane.to(tl.int64) * lane_width * lane_width
-    for first_row in range(0, lane_width, ROWS):
+    for first_row in tl.range(0, lane_width, ROWS, num_stages=_STAGES):
         row = first_row + tl.arange(0, ROWS)
         row_inside = row < lane_width
         a = tl.load(lane_whole + lane * width + row, mask=row_inside, other=0).to(tl.int32)
@@ -325,6 +332,7 @@ def _end_backward_kernel(
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -379,6 +387,9 @@ def _start_backward_kernel(
     lane_by_inner,
     lane_by_skip,
     lane_rows,
+    # The update of the lane layer may last until this step's size is another.
+    size,
+    step_size,
     # The end of the block before.
     before_gain,
     before_offset,
@@ -399,10 +410,13 @@ def _start_backward_kernel(
     LANE_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
     place = lane * width + column
+    if lane == 0:
+        tl.store(step_size, tl.load(size))
     by_product = product_gradient(lane, place, inside, high_sums, low_sums, largest, lanes * width, SPLITS)
     gradient = tl.load(half + place, mask=inside, other=0.0) + by_product
     tl.store(by_skip + place, gradient, mask=inside)
@@ -435,7 +449,7 @@ def _start_backward_kernel(
     # Below 2^31 for widths up to 512: 127 * 32639 * 512 is 2.12e9.
     whole = whole_number(gradient, factor)
     weight_start = lane.to(tl.int64) * lane_width * lane_width
-    for first_row in range(0, lane_width, ROWS):
+    for first_row in tl.range(0, lane_width, ROWS, num_stages=_STAGES):
         row = first_row + tl.arange(0, ROWS)
         row_inside = row < lane_width
         a = tl.load(
@@ -573,6 +587,9 @@ class _Block:
         self.lane_by_norm = take("lane_by_norm", lanes, lane_width)
         self.lane_by_inner = take("lane_by_inner", lanes, lane_width)
         self.lane_by_skip = take("lane_by_skip", lanes, lane_width)
+        self.step_size = take("step_size", 1)
+        self.programs = _programs(lanes, lane_width, device)
+        self.lanes_aside = Aside(device, forks=self.programs is not None)
 
     def add_columns(self, columns: ColumnTasks) -> None:
         """Let the norms learn by `columns`."""
@@ -611,16 +628,17 @@ class _Block:
             self.by_inner,
         )
 
-    def update_lanes(self, learner: Learner) -> None:
-        """Update what each lane has of its own."""
+    def update_lanes(self, epsilon: float) -> None:
+        """Update what each lane has of its own; that may last until the next step needs it."""
         lane_update(
             self.lane_skip,
             self.lane_by_inner,
             self.lane_weight,
             self.lane_bias,
-            learner,
+            Learner(self.step_size, epsilon),
             self.lane_weight_whole,
             self.lane_weight_scale,
+            self.programs,
         )
 
 
@@ -642,8 +660,7 @@ class FusedPAC:
         self._learner = learner
         self._lanes = lanes
         self._steps = steps
-        # A large model's updates keep the device's memory busy: nothing gains by running beside them.
-        self._aside = Aside(workspace.device, forks=network.parameters.data.numel() < LARGE_MODEL)
+        self._aside = Aside(workspace.device)
         self._blocks = [
             _Block(lane_layer, feed_forward, state, lanes, workspace, f"block{index}")
             for index, (lane_layer, feed_forward) in enumerate(
@@ -729,6 +746,11 @@ class FusedPAC:
         self._front.backward(self._rows)
         self._aside.join()
 
+    def settle(self) -> None:
+        """Let what is launched next wait for all updates; due before a capture ends."""
+        for block in self._blocks:
+            block.lanes_aside.join()
+
     def _block_backward(self, block: _Block, before: _Block | None) -> None:
         weight_in, weight_out = block.weight_in, block.weight_out
         hidden_gradient(
@@ -759,11 +781,12 @@ class FusedPAC:
             transpose(block.whole, self._transposed)
             weight_in.update(self._transposed, block.hidden_digits, self._learner)
         self._start_backward(block, before)
-        with self._aside.branch():
-            block.update_lanes(self._learner)
+        with (block.lanes_aside if block.programs else self._aside).branch():
+            block.update_lanes(self._learner.epsilon)
 
     def _start(self, block: _Block, before: _Block | None, rows: Tensor) -> None:
         # Without a block before, its arguments are passed but not used.
+        block.lanes_aside.join()
         end = block if before is None else before
         lane_norm = block.lane_norm_in or block.lane_norm_out
         lane_padded, lane_rows = _padded_rows(block.lane_width)
@@ -805,7 +828,7 @@ class FusedPAC:
             lane_padded,
             lane_rows,
             num_warps=max(1, min(2, lane_padded // 64)),
-            **EXACT,
+            **CHAINED,
         )
 
     def _end(self, block: _Block) -> None:
@@ -820,7 +843,7 @@ class FusedPAC:
             self._splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _end_backward(self, block: _Block) -> None:
@@ -838,7 +861,7 @@ class FusedPAC:
             self._out_splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _start_backward(self, block: _Block, before: _Block | None) -> None:
@@ -868,6 +891,8 @@ class FusedPAC:
             block.lane_by_inner,
             block.lane_by_skip,
             self._lane_rows,
+            self._learner.size,
+            block.step_size,
             *end.end_backward,
             self._high,
             self._low,
@@ -881,8 +906,18 @@ class FusedPAC:
             lane_padded,
             lane_rows,
             num_warps=max(1, min(4, lane_padded // 64)),
-            **EXACT,
+            **CHAINED,
         )
+
+
+def _programs(lanes: int, width: int, device: torch.device) -> int | None:
+    """Return by how many programs a lane layer of this width is updated beside the next step, if it is.
+
+    The step has to wait for its turn on a device that is all taken up by updates: so these get a part of it.
+    """
+    if device.type != "cuda" or lanes * width * width < _MANY_WEIGHTS:
+        return None
+    return int(torch.cuda.get_device_properties(device).multi_processor_count) // 2
 
 
 def _padded_rows(width: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from ...exact.kernels.batch_norm import (
     quantise_rows,
 )
 from ...exact.kernels.columns import Columns, ColumnSums, layer_columns, norm_columns
-from ...exact.kernels.elements import EXACT
+from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import (
     activate,
     gradient_sums,
@@ -232,7 +232,7 @@ class FusedPatchTST:
                 self._out_scale,
                 *self._mixed_sizes,
                 num_warps=2,
-                **EXACT,
+                **CHAINED,
             )
         out = self._out
         linear_forward(
@@ -256,6 +256,9 @@ class FusedPatchTST:
             self._columns.run(learner)
         self._front.backward(self._by_tokens)
         self._aside.join()
+
+    def settle(self) -> None:
+        """Do nothing: no update lasts beyond its step."""
 
     def _attend(self, tokens: Tensor) -> None:
         """The first half of the layer, up to the quantised input of the feed-forward one."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.attention import attend, attend_backward
 from ...exact.kernels.columns import Columns, layer_columns, norm_columns
-from ...exact.kernels.elements import EXACT
+from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import (
     activate,
     gradient_sums,
@@ -283,6 +283,9 @@ class FusedTRACE:
         self._front.backward(self._by_tokens)
         self._aside.join()
 
+    def settle(self) -> None:
+        """Do nothing: no update lasts beyond its step."""
+
     def _feed_forward(self, use: _Use) -> None:
         layer = self._into_hidden
         linear_forward(
@@ -383,7 +386,7 @@ class FusedTRACE:
             self._tokens,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _into_use(self, use: _Use) -> tuple[Tensor, ...]:
@@ -408,7 +411,7 @@ class FusedTRACE:
             self._tokens,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _between(self, use: _Use, following: _Use) -> None:
@@ -421,7 +424,7 @@ class FusedTRACE:
             self._splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _end(self, use: _Use) -> None:
@@ -436,7 +439,7 @@ class FusedTRACE:
             self._splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _mix(self) -> None:
@@ -452,7 +455,7 @@ class FusedTRACE:
             self._tokens,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _mix_backward(self) -> Tensor | None:
@@ -469,7 +472,7 @@ class FusedTRACE:
             self._out_splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
         by_tokens = self._mixture.backward(self._x, self._by_mixed)
         with self._aside.branch():
@@ -495,7 +498,7 @@ class FusedTRACE:
             self._out_splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _hidden_backward(self, use: _Use, before: _Use | None) -> None:
@@ -518,7 +521,7 @@ class FusedTRACE:
             self._splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )
 
     def _norm_backward(self) -> None:
@@ -544,5 +547,5 @@ class FusedTRACE:
             self._query_splits,
             self._padded,
             num_warps=self._warps,
-            **EXACT,
+            **CHAINED,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...exact.kernels.elements import from_bits, row_scale
+from ...exact.kernels.elements import follow, from_bits, row_scale
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import sum_of_splits
 from ...exact.quantise import INT8_MOST
@@ -67,6 +67,7 @@ def norm_kernel(
     WIDTH: tl.constexpr,
 ):
     """The norm before the attention, of every token; what the newest ones ask with lies apart."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -123,6 +124,7 @@ def attended_kernel(
     WIDTH: tl.constexpr,
 ):
     """The newest tokens plus what they got by attention, and the norm before the feed-forward layer."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -193,6 +195,7 @@ def between_kernel(
     WIDTH: tl.constexpr,
 ):
     """The end of one use of the feed-forward layer and the start of the next."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -244,6 +247,7 @@ def end_kernel(
     WIDTH: tl.constexpr,
 ):
     """The end of the last use: for the mixture, or quantised for the output layer."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -269,6 +273,7 @@ def end_kernel(
 @triton.jit
 def mixed_kernel(x, mixed, whole, scale, width: tl.constexpr, tokens: tl.constexpr, WIDTH: tl.constexpr):
     """The newest token plus the mixture of all, quantised for the output layer."""
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -289,6 +294,7 @@ def mixed_backward_kernel(
     WIDTH: tl.constexpr,
 ):
     """The gradient by the mixture, which is that by the newest token as well."""
+    follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -317,6 +323,7 @@ def end_backward_kernel(
     WIDTH: tl.constexpr,
 ):
     """The gradient by the last use's result, and its digits for the second product."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -357,6 +364,7 @@ def hidden_backward_kernel(
     WIDTH: tl.constexpr,
 ):
     """Back through the norm before a use of the feed-forward layer, into the use before, if there is one."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -402,6 +410,7 @@ def norm_backward_kernel(
     WIDTH: tl.constexpr,
 ):
     """The gradient by every token: through the norm before the attention and, of the newest, beside it."""
+    follow()
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
