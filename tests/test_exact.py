@@ -497,7 +497,7 @@ _FINGERPRINT = """
 import sys
 from sepzip import presets
 from sepzip.engine import encode_segment
-data = open(sys.argv[1], "rb").read()[:1200]
+data = open(sys.argv[1], "rb").read()[:700]
 presets_and_lanes = [
     (presets.resolve(level, network, semantics), lanes)
     for semantics in (True, False)
