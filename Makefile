@@ -24,7 +24,7 @@ test: export OMP_WAIT_POLICY = passive
 test: .venv/installed-for-tests
 	.venv/bin/ruff check src tests bench examples setup.py
 	.venv/bin/mypy
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 # Results of before are kept and not measured again; a page is made of what there is, even if a case failed.
 bench: .venv/installed

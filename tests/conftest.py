@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pydoc_data.topics
 import sys
 import zlib
@@ -15,6 +16,10 @@ import pytest
 from sepzip.presets import ModelSettings, Preset
 from sepzip.profile import Profile
 from sepzip.segment import CodedBlock
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each of the processes that share the tests keeps to one core. Nothing has imported torch yet.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = ModelSettings(
     network="pac",

@@ -57,6 +57,42 @@ def _spare_the_interpreter() -> None:
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
 
 
+def _make_types_once() -> None:
+    """Keep what follows from a type, which the interpreter works out anew for every value it makes.
+
+    Types and shapes are never changed, so that all tensors of a type can share them.
+    """
+    from triton.language import core
+    from triton.runtime import interpreter
+
+    block_type, tensor = core.block_type.__init__, core.tensor.__init__
+    of_block: dict[Any, dict[str, Any]] = {}
+    of_tensor: dict[str, dict[str, Any]] = {}
+    of_numpy: dict[str, Any] = {}
+    numpy_dtype = interpreter._get_np_dtype
+
+    def make_block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        key = element_ty.name, *(getattr(size, "value", size) for size in shape)
+        if key not in of_block:
+            block_type(self, element_ty, shape)
+            of_block[key] = dict(vars(self))
+        vars(self).update(of_block[key])
+
+    def make_tensor(self: Any, handle: Any, type: Any) -> None:
+        if type.name not in of_tensor:
+            tensor(self, handle, type)
+            of_tensor[type.name] = {name: value for name, value in vars(self).items() if name != "handle"}
+        vars(self).update(of_tensor[type.name], handle=handle)
+
+    def get_np_dtype(type: Any) -> Any:
+        if type.name not in of_numpy:
+            of_numpy[type.name] = numpy_dtype(type)
+        return of_numpy[type.name]
+
+    core.block_type.__init__, core.tensor.__init__ = make_block_type, make_tensor
+    interpreter._get_np_dtype = get_np_dtype
+
+
 def _let_masks_be_numbers() -> None:
     """Let the interpreter take masks that were made of single numbers, as a GPU does.
 
@@ -80,3 +116,4 @@ if DEVICE.type == "cpu":
     _let_masks_be_numbers()
     _let_numbers_be_bounds()
     _spare_the_interpreter()
+    _make_types_once()

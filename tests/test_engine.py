@@ -57,8 +57,9 @@ def test_devices_make_and_read_the_same_blocks(
     text: bytes, model: ModelSettings, encode: str, decode: str
 ) -> None:
     data = text[1000:3000]
-    blocks = list(encode_segment(data, model, 7, encode))
-    assert blocks == list(encode_segment(data, model, 7, "cpu"))
+    blocks = list(encode_segment(data, model, 7, "cpu"))
+    if encode != "cpu":
+        assert list(encode_segment(data, model, 7, encode)) == blocks
     assert decode_segment(blocks, len(data), model, 7, decode) == data
 
 
@@ -81,7 +82,7 @@ def test_the_frequencies_of_the_last_chunk_say_what_it_costs(text: bytes, device
 
 @pytest.mark.parametrize("model", MODELS)
 def test_it_learns(text: bytes, model: ModelSettings) -> None:
-    data = text[:20000]
+    data = text[:6000]
     model = replace(model, learning_rate=5000, learning_rate_last=5000)
     assert round_trip(data, model, 40) < 0.75 * len(data)
 
@@ -130,13 +131,13 @@ def test_all_sizes_of_fused_tokens_are_free(text: bytes, changes: dict[str, int]
 
 
 def test_several_blocks(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "BLOCK_WORDS", 40)
+    monkeypatch.setattr(plain, "BLOCK_WORDS", 10)
     for module in (engine, eager):
-        monkeypatch.setattr(module, "CHUNK_STEPS", 64)
-    data = text[:2800]
+        monkeypatch.setattr(module, "CHUNK_STEPS", 16)
+    data = text[:700]
     blocks = list(encode_segment(data, TINY, 5, "cpu"))
     assert len(blocks) == 3
-    assert all(block.steps % 64 == 0 for block in blocks[:-1])
+    assert all(block.steps % 16 == 0 for block in blocks[:-1])
     for device in DEVICES:
         assert decode_segment(iter(blocks), len(data), TINY, 5, device) == data
     with pytest.raises(CorruptError, match="do not cover"):
@@ -187,11 +188,11 @@ def test_a_payload_that_ends_early_stops_the_work(coded: tuple[bytes, CodedBlock
 
 def test_advance_counts_every_byte(text: bytes) -> None:
     counts: list[int] = []
-    blocks = list(encode_segment(text[:3001], TINY, 4, "cpu", counts.append))
-    assert sum(counts) == 3001
+    blocks = list(encode_segment(text[:1201], TINY, 4, "cpu", counts.append))
+    assert sum(counts) == 1201
     counts.clear()
-    decode_segment(blocks, 3001, TINY, 4, "cpu", counts.append)
-    assert sum(counts) == 3001
+    decode_segment(blocks, 1201, TINY, 4, "cpu", counts.append)
+    assert sum(counts) == 1201
 
 
 def test_blocks_are_pulled_one_by_one(coded: tuple[bytes, CodedBlock]) -> None:

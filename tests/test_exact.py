@@ -497,12 +497,10 @@ _FINGERPRINT = """
 import sys
 from sepzip import presets
 from sepzip.engine import encode_segment
-data = open(sys.argv[1], "rb").read()[:1200]
-presets_and_lanes = [
-    (presets.resolve(level, network, semantics), lanes)
-    for semantics in (True, False)
-    for level, network, lanes in ((1, None, 24), (4, None, 37), (None, "trace-small", 24))
-]
+data = open(sys.argv[1], "rb").read()[:700]
+presets_and_lanes = [(presets.resolve(level), lanes) for level, lanes in ((1, 24), (4, 37))]
+for semantics in (True, False):
+    presets_and_lanes.append((presets.resolve(network="trace-small", semantics=semantics), 24))
 for network in ("lstm", "decmac-small", "nncp-small", "oreo-small", "patchtst-small"):
     presets_and_lanes.append((presets.resolve(network=network), 75))
 presets_and_lanes.append((presets.resolve(network="pac-small", semantics="ngrams"), 75))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from sepzip.pipeline import decompress_stream
 
 FOLDER = Path(__file__).parent / "golden"
 FRAMES = sorted(FOLDER.glob("*.sep"))
+DISTINCT = list({path.read_bytes(): path for path in reversed(FRAMES)}.values())
+"""One of each that are equal to the last byte: those that a GPU and a CPU made."""
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 CONTENTS = {
     "floats": "ea3c4457fa4ff2c5efe73ca57bb26d924e99dc590db7f297de387835bc8c12bd",
@@ -21,18 +22,12 @@ CONTENTS = {
 }
 
 
-@cache
-def content_digest(frame: bytes, device: str) -> str:
-    """Decode, once for frames that are equal to the last byte."""
-    content = io.BytesIO()
-    decompress_stream(io.BytesIO(frame), content, device)
-    return hashlib.sha256(content.getvalue()).hexdigest()
-
-
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("path", FRAMES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DISTINCT, ids=lambda path: path.name)
 def test_golden_frame_gives_its_content(path: Path, device: str) -> None:
-    assert content_digest(path.read_bytes(), device) == CONTENTS[path.name.split(".")[0]]
+    content = io.BytesIO()
+    decompress_stream(io.BytesIO(path.read_bytes()), content, device)
+    assert hashlib.sha256(content.getvalue()).hexdigest() == CONTENTS[path.name.split(".")[0]]
 
 
 def test_no_golden_frame_is_missing() -> None:

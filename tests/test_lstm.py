@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from conftest import TINY_LSTM
-from sepzip import memory
-from sepzip.engine import decode_segment, encode_segment
+from round_trips import comes_back
+from sepzip import eager, engine, memory
+from sepzip.engine import encode_segment
 from sepzip.exact.concatenate import rows_by_place
 from sepzip.exact.guard import ExactOnly
 from sepzip.exact.tape import Tape
@@ -20,7 +21,6 @@ from sepzip.networks import base
 from sepzip.networks.decmac import DecMac
 from sepzip.networks.lstm import LSTM
 from sepzip.presets import ModelSettings
-from sepzip.runs import CHUNK_STEPS
 from test_exact import gradients, random, relative_error
 
 CPU = torch.device("cpu")
@@ -156,20 +156,19 @@ def test_its_steps_are_exact_and_its_weights_counted(model: ModelSettings) -> No
 def test_all_sizes_come_back(text: bytes, network: str, changes: dict[str, int], device: str) -> None:
     model = replace(TINY_LSTM, network=network, **changes)  # type: ignore[arg-type]
     data = text[:401]
-    blocks = list(encode_segment(data, model, 8, device))
-    assert blocks == list(encode_segment(data, model, 8, "cpu"))
-    assert decode_segment(blocks, len(data), model, 8, device) == data
+    comes_back(data, model, 8, device)
 
 
-def test_several_chunks_come_back(text: bytes) -> None:
+def test_several_chunks_come_back(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (engine, eager):
+        monkeypatch.setattr(module, "CHUNK_STEPS", 64)
     lanes = 3
-    data = text[: (3 * CHUNK_STEPS + 20) * lanes - 1]
-    blocks = list(encode_segment(data, TINY_LSTM, lanes, "cpu"))
-    assert decode_segment(blocks, len(data), TINY_LSTM, lanes, "cpu") == data
+    data = text[: (3 * 64 + 20) * lanes - 1]
+    comes_back(data, TINY_LSTM, lanes)
 
 
 @pytest.mark.parametrize("model", [TINY_LSTM, SEMANTIC, DECMAC, DECMAC_SEMANTIC])
 def test_it_learns(text: bytes, model: ModelSettings) -> None:
-    data = text[:12_000]
+    data = text[:6000]
     model = replace(model, hidden=24, embedding=16)
     assert sum(len(block.payload) for block in encode_segment(data, model, 40, "cpu")) < 0.75 * len(data)

@@ -181,14 +181,14 @@ def test_progress_rises_to_the_sizes(text: bytes, tiny: Preset) -> None:
 @pytest.mark.usefixtures("stand_in")
 def test_memory_stays_within_a_few_segments(tiny: Preset) -> None:
     class Endless(io.RawIOBase):
-        left = 32 << 20
+        left = 8 << 20
 
         def read(self, size: int = -1, /) -> bytes:
             size = min(size, self.left)
             self.left -= size
             return random.Random(self.left).randbytes(size)
 
-    preset = replace(tiny, segment_size=1 << 20)
+    preset = replace(tiny, segment_size=1 << 18)
     path_like = io.BytesIO()
     compress_stream(Endless(), path_like, preset)
     path_like.seek(0)
@@ -196,11 +196,11 @@ def test_memory_stays_within_a_few_segments(tiny: Preset) -> None:
     try:
         source, sink = Endless(), Sink()
         compress_stream(source, sink, preset)
-        assert sink.size > 32 << 20
+        assert sink.size > 8 << 20
         sink = Sink()
         decompress_stream(path_like, sink)
-        assert sink.size == 32 << 20
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        assert sink.size == 8 << 20
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
 

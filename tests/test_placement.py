@@ -198,7 +198,7 @@ for arguments in (
     ["-t", path + ".sep"],
     ["-df", "-o", path, path + ".sep"],
     ["--help"],
-    ["--streams", "2", "--segment", "1KiB", "-f", path],
+    ["--streams", "2", "--segment", "4KiB", "-f", path],
     ["-t", path + ".sep"],
 ):
     assert main("sep", [*options, *arguments]) == 0

@@ -101,7 +101,7 @@ def test_repeats_are_found_in_other_lanes() -> None:
 
 @pytest.mark.parametrize("threads", ["2", "3"])
 def test_threads_change_nothing(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = bytes_of("text", 30_000)
+    data = bytes_of("text", 12_000)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = list(encode_segment(data, MODEL, 64, "cpu"))
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
@@ -118,7 +118,7 @@ def test_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_damaged_payload_is_an_error() -> None:
-    data = bytes_of("text", 6000)
+    data = bytes_of("text", 2000)
     (block,) = encode_segment(data, MODEL, 5, "cpu")
     generator = random.Random(1)
     for _ in range(60):
