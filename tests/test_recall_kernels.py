@@ -156,6 +156,12 @@ def test_text(text: bytes, lanes: int, size: int) -> None:
     check(whole(0, 12), some_text(text, size * SCALE), lanes)
 
 
+def test_tables() -> None:
+    # Lines of several lengths and gaps, an empty one, and one that is shorter than where it is looked above.
+    lines = b"ab 1,2\ncd 34,,5\n\nxy\t6 7\nz\n"
+    check(whole(6, 10), np.frombuffer((lines * 12)[: 44 * SCALE], np.uint8).copy(), 2)
+
+
 @pytest.mark.parametrize("table_bits", [5, 7])
 def test_lanes_that_fight_for_buckets(text: bytes, table_bits: int) -> None:
     check(whole(1, table_bits), some_text(text, 34 * SCALE), 12)

@@ -23,7 +23,7 @@ _LONGEST_NUMBER = 8
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
-_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME = range(6)
+_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE = range(7)
 
 _PRIMED_MOST = {_TEXT: 1 << 24, _PROGRAM: 1 << 22}
 """By profile, the bytes of a segment up to which reading the primer first can be worth its time."""
@@ -78,7 +78,7 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
     letters = np.count_nonzero(counts > len(sample) // 200)
     if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
-        text = [Plan(_TEXT)]
+        text = [Plan(_TEXT), Plan(_TABLE)]
         return [Plan(_GENOME), *text] if letters <= 8 else text
     candidates = [Plan(_PROGRAM, calls=int(_has_calls(data)))]
     most = min(_RECORD_MOST, len(data) // 8)

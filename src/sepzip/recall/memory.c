@@ -31,20 +31,22 @@ enum {
     SLOT_COUNT_MOST = 127, RECENT = 23,
     APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
-    LANE_NUMBERS = 10, TAPS = 16, PREDICTIONS = 9,
-    CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 16, FREE = 65535, NONE = -1,
+    LANE_NUMBERS = 13, TAPS = 16, PREDICTIONS = 9,
+    CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 2, FREE = 65535, NONE = -1,
     RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, FINAL_RATE = 30,
     LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
 };
 
 /* A lane's numbers. */
-enum { WORD, WORD_1, WORD_2, LINE, LINE_BEFORE, MATCH, LENGTH = MATCH + MATCHES, ERROR = LENGTH + MATCHES };
+enum { WORD, WORD_1, WORD_2, LINE, LINE_BEFORE, MATCH, LENGTH = MATCH + MATCHES, ERROR = LENGTH + MATCHES,
+       LINE_2, BEGINNING, GAPS };
 
 /* Fields: as in profiles.py. */
 enum {
     F_WORD = 16, F_WORD_1, F_WORD_2, F_ABOVE_IN_TEXT, F_COLUMN_IN_TEXT, F_FOLLOWED_ONE, F_FOLLOWED_TWO,
     F_ABOVE, F_ABOVE_2, F_ABOVE_3, F_ABOVE_NEXT, F_ABOVE_BEFORE, F_COLUMN, F_SLOPE,
-    F_EIGHT_BEFORE, F_PLACE_OF_EIGHT, F_SLOPE_OF_EIGHT, F_SAMPLE
+    F_EIGHT_BEFORE, F_PLACE_OF_EIGHT, F_SLOPE_OF_EIGHT, F_SAMPLE,
+    F_LEFT_OF_ABOVE = F_SAMPLE + PREDICTIONS, F_RIGHT_OF_ABOVE, F_SECOND_OF_ABOVE, F_ABOVE_THAT, F_BEGINNING, F_GAPS
 };
 
 enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8 };
@@ -238,9 +240,18 @@ static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uin
         fields[F_WORD] = (uint32_t)numbers[WORD];
         fields[F_WORD_1] = (uint32_t)numbers[WORD_1];
         fields[F_WORD_2] = (uint32_t)numbers[WORD_2];
+        int64_t above_that = numbers[LINE_2] + column;
         fields[F_ABOVE_IN_TEXT] = line > 0 && above < line ? row[above] : 0;
         fields[F_COLUMN_IN_TEXT] = (uint32_t)smaller(column, 255);
+        fields[F_LEFT_OF_ABOVE] = line > 0 && column > 0 && above - 1 < line ? row[above - 1] : 0;
+        fields[F_RIGHT_OF_ABOVE] = line > 0 && above + 1 < line ? row[above + 1] : 0;
+        fields[F_SECOND_OF_ABOVE] = line > 0 && above + 2 < line ? row[above + 2] : 0;
+        fields[F_ABOVE_THAT] = above_that < numbers[LINE_BEFORE] ? row[above_that] : 0;
+        fields[F_BEGINNING] = (uint32_t)numbers[BEGINNING];
+        fields[F_GAPS] = (uint32_t)numbers[GAPS];
     }
+    int64_t place = position & 7;
+    fields[F_PLACE_OF_EIGHT] = (uint32_t)(place | (place ? last << 8 : 0));
     fields[F_FOLLOWED_ONE] = s->followed_one[lane * 256 + last];
     fields[F_FOLLOWED_TWO] = s->followed_two[fields[1] << 8 | last];
     if (s->uses & USES_RECORD && s->record) {
@@ -255,10 +266,8 @@ static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uin
         fields[F_SLOPE] = (uint32_t)(last + above - before) & 255;
     }
     if (s->uses & USES_FLOATS) {
-        int64_t place = position & 7;
         uint64_t first = 0, second = 0;
         fields[F_EIGHT_BEFORE] = (uint32_t)(byte_before(row, step, 8) | byte_before(row, step, 16) << 8);
-        fields[F_PLACE_OF_EIGHT] = (uint32_t)(place | (place ? last << 8 : 0));
         for (int i = 0; i < 8; i++) {
             first |= (uint64_t)byte_before(row, step - place, 8 - i) << 8 * i;
             second |= (uint64_t)byte_before(row, step - place, 16 - i) << 8 * i;
@@ -505,7 +514,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             int64_t by_second = corrected(s->apm + APM_CONTEXTS * APM_POINTS + second, low, part);
             s->used_points[record * 2] = (int32_t)(first + near);
             s->used_points[record * 2 + 1] = (int32_t)(second + near);
-            int64_t probability = within((2 * by_mixer + by_first + by_second) >> 2, LEAST, 65536 - LEAST);
+            int64_t probability = within((by_mixer + by_first + by_second) / 3, LEAST, 65536 - LEAST);
 
             int bit = s->decodes ? 0 : symbol >> (7 - bit_number) & 1;
             if (active) bit = code_bit(s, lane, (uint32_t)probability, bit);
@@ -710,8 +719,13 @@ static void learn_lanes(Segment *s, int64_t step) {
             numbers[WORD] = 0;
         }
         if (byte == '\n') {
+            numbers[LINE_2] = numbers[LINE_BEFORE];
             numbers[LINE_BEFORE] = numbers[LINE];
             numbers[LINE] = step + 1;
+            numbers[BEGINNING] = numbers[GAPS] = 0;
+        } else {
+            if (step - numbers[LINE] < 4) numbers[BEGINNING] = numbers[BEGINNING] << 8 | byte;
+            if ((byte == ' ' || byte == '\t' || byte == ',') && byte != last) numbers[GAPS]++;
         }
         for (int kind = 0; kind < MATCHES; kind++) {
             int32_t place = s->match_places[lane * MATCHES + kind];

@@ -57,10 +57,15 @@ class Field(IntEnum):
     PLACE_OF_EIGHT = 31
     SLOPE_OF_EIGHT = 32
     SAMPLE = 33
+    LEFT_OF_ABOVE = 42
+    RIGHT_OF_ABOVE = 43
+    SECOND_OF_ABOVE = 44
+    ABOVE_THAT = 45
+    BEGINNING = 46
+    GAPS = 47
 
 
 FIELDS = 48
-"""Fields in all, of which the last ones are not used yet."""
 
 _ALL = 0xFFFFFFFF
 
@@ -120,9 +125,44 @@ _CONTEXTS: dict[str, dict[int, int]] = {
     "sm6": _last(0xF8, 0xF0, 0xF0, 0xF0, 0xE0, 0xE0),
     "s345": _fields(_LAST_3, _LAST_4, _LAST_5),
     "wc": _fields(Field.WORD, Field.COLUMN_IN_TEXT),
-    "w12": _fields(_LAST_1, Field.WORD_BEFORE, Field.WORD_BEFORE_THAT),
-    "o2w2": _fields(_LAST_1, _LAST_2, Field.WORD_BEFORE_THAT),
-    "wi2": _fields(Field.WORD, Field.FOLLOWED_TWO),
+    "bw": _fields(Field.BEGINNING, Field.WORD, _LAST_1),
+    "bww": _fields(Field.BEGINNING, Field.WORD, _LAST_1, Field.WORD_BEFORE),
+    "bgw": _fields(Field.BEGINNING, Field.GAPS, Field.WORD, _LAST_1),
+    "bc": _fields(Field.BEGINNING, Field.COLUMN_IN_TEXT),
+    "gw": _fields(Field.GAPS, Field.WORD, _LAST_1),
+    "co3": _fields(Field.COLUMN_IN_TEXT, _LAST_1, _LAST_2, _LAST_3),
+    "a3": _fields(Field.ABOVE_IN_TEXT, _LAST_1, Field.LEFT_OF_ABOVE, Field.RIGHT_OF_ABOVE),
+    "a2c": _fields(Field.ABOVE_IN_TEXT, Field.ABOVE_THAT, Field.COLUMN_IN_TEXT),
+    "a2o": _fields(Field.ABOVE_IN_TEXT, Field.ABOVE_THAT, _LAST_1),
+    "a2r": _fields(
+        Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.ABOVE_THAT, Field.COLUMN_IN_TEXT, _LAST_1
+    ),
+    "arc": _fields(
+        Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.SECOND_OF_ABOVE, Field.COLUMN_IN_TEXT
+    ),
+    "ar3": _fields(
+        Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.SECOND_OF_ABOVE, _LAST_1, _LAST_2, _LAST_3
+    ),
+    "a4": _fields(
+        Field.ABOVE_IN_TEXT,
+        Field.LEFT_OF_ABOVE,
+        Field.RIGHT_OF_ABOVE,
+        Field.SECOND_OF_ABOVE,
+        _LAST_1,
+        _LAST_2,
+    ),
+    "a5": _fields(
+        Field.ABOVE_IN_TEXT,
+        Field.LEFT_OF_ABOVE,
+        Field.RIGHT_OF_ABOVE,
+        Field.SECOND_OF_ABOVE,
+        Field.ABOVE_THAT,
+        _LAST_1,
+    ),
+    "p1": {Field.PLACE_OF_EIGHT: 0xFF03},
+    "p14": {Field.PLACE_OF_EIGHT: 3, _LAST_1: 255, _LAST_4: 255},
+    "p48": {Field.PLACE_OF_EIGHT: 3, _LAST_4: 255, Field.LAST + 7: 255},
+    "s456": _last(0, 0, 0, 255, 255, 255),
     "i1": _fields(Field.FOLLOWED_ONE, _LAST_1),
     "i2": _fields(Field.FOLLOWED_TWO, _LAST_1),
     "r1": _fields(Field.ABOVE, Field.COLUMN),
@@ -159,12 +199,12 @@ def _profile(name: str, contexts: str, **uses: bool) -> Profile:
 PROFILES: dict[int, Profile] = {
     0: _profile(
         "text",
-        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 lc s345 w12 o2w2 wi2",
+        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 s345 bw bgw o12 a3 bc",
         uses_text=True,
     ),
     1: _profile(
         "program",
-        "o1 o2 o3 o4 o6 s23 s13 sm w o5 i2 o12 s24 s34 s2 ww i1 s3 sm6 o8 la s4 www sm7",
+        "o1 o2 o3 o4 o6 s23 s13 sm w o5 i2 o12 s24 s34 s2 ww i1 s3 sm6 o8 s4 sm7 p48 p1 s456 p14",
         uses_text=True,
     ),
     2: _profile(
@@ -182,6 +222,11 @@ PROFILES: dict[int, Profile] = {
         uses_floats=True,
     ),
     5: _profile("genome", "o2 o4 o6 o8 o12 o16 o3 o1"),
+    6: _profile(
+        "table",
+        "o1 o2 o3 o4 a4 w a3 a2c i2 o6 a5 o12 bgw arc bc sm o8 ww ar3 gw a2r bww co3 wc a2o bw",
+        uses_text=True,
+    ),
 }
 
 ORDERS = ("o1", "o2", "o3", "o4", "o5", "o6", "o8")

@@ -8,9 +8,12 @@ import triton.language as tl
 from ..plan import Plan, Settings
 from ..profiles import FIELDS, INPUTS, PROFILES, WORD, Field, masks
 from ..state import (
+    LANE_BEGINNING,
     LANE_ERROR,
+    LANE_GAPS,
     LANE_LENGTH,
     LANE_LINE,
+    LANE_LINE_2,
     LANE_LINE_BEFORE,
     LANE_MATCH,
     LANE_NUMBERS,
@@ -52,11 +55,20 @@ _EIGHT_BEFORE = tl.constexpr(int(Field.EIGHT_BEFORE))
 _PLACE_OF_EIGHT = tl.constexpr(int(Field.PLACE_OF_EIGHT))
 _SLOPE_OF_EIGHT = tl.constexpr(int(Field.SLOPE_OF_EIGHT))
 _SAMPLE = tl.constexpr(int(Field.SAMPLE))
+_LEFT_OF_ABOVE = tl.constexpr(int(Field.LEFT_OF_ABOVE))
+_RIGHT_OF_ABOVE = tl.constexpr(int(Field.RIGHT_OF_ABOVE))
+_SECOND_OF_ABOVE = tl.constexpr(int(Field.SECOND_OF_ABOVE))
+_ABOVE_THAT = tl.constexpr(int(Field.ABOVE_THAT))
+_BEGINNING = tl.constexpr(int(Field.BEGINNING))
+_GAPS = tl.constexpr(int(Field.GAPS))
 _LANE_WORD = tl.constexpr(LANE_WORD)
 _LANE_WORD_1 = tl.constexpr(LANE_WORD_1)
 _LANE_WORD_2 = tl.constexpr(LANE_WORD_2)
 _LANE_LINE = tl.constexpr(LANE_LINE)
 _LANE_LINE_BEFORE = tl.constexpr(LANE_LINE_BEFORE)
+_LANE_LINE_2 = tl.constexpr(LANE_LINE_2)
+_LANE_BEGINNING = tl.constexpr(LANE_BEGINNING)
+_LANE_GAPS = tl.constexpr(LANE_GAPS)
 _LANE_MATCH = tl.constexpr(LANE_MATCH)
 _LANE_LENGTH = tl.constexpr(LANE_LENGTH)
 _LANE_ERROR = tl.constexpr(LANE_ERROR)
@@ -73,9 +85,9 @@ def used_fields(plan: Plan, settings: Settings) -> tuple[bool, ...]:
     """Return of each field whether a context of the plan is made of it, and it is known."""
     known = masks(plan.profile, settings.contexts).fields
     profile = PROFILES[plan.profile]
-    fields = set(range(16)) | {Field.FOLLOWED_ONE, Field.FOLLOWED_TWO}
+    fields = set(range(16)) | {Field.FOLLOWED_ONE, Field.FOLLOWED_TWO, Field.PLACE_OF_EIGHT}
     if profile.uses_text:
-        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE))
+        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE)) | set(range(Field.LEFT_OF_ABOVE, FIELDS))
     if profile.uses_record and plan.record:
         fields |= set(range(Field.ABOVE, Field.EIGHT_BEFORE))
     if profile.uses_floats:
@@ -324,10 +336,21 @@ def context_hashes(
         line = tl.load(state + _LANE_LINE).to(tl.int32)
         before = tl.load(state + _LANE_LINE_BEFORE).to(tl.int32)
         column = step - line
-        has_above = (line > 0) & (before + column < line)
-        above = tl.load(row + before + column, mask=has_above, other=0)
-        hashes = _with_field(hashes, masks, multipliers, _ABOVE_IN_TEXT, above, USED)
+        above = before + column
+        field = tl.load(row + above, mask=(line > 0) & (above < line), other=0)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_IN_TEXT, field, USED)
         hashes = _with_field(hashes, masks, multipliers, _COLUMN_IN_TEXT, tl.minimum(column, 255), USED)
+        field = tl.load(row + above - 1, mask=(line > 0) & (column > 0) & (above - 1 < line), other=0)
+        hashes = _with_field(hashes, masks, multipliers, _LEFT_OF_ABOVE, field, USED)
+        field = tl.load(row + above + 1, mask=(line > 0) & (above + 1 < line), other=0)
+        hashes = _with_field(hashes, masks, multipliers, _RIGHT_OF_ABOVE, field, USED)
+        field = tl.load(row + above + 2, mask=(line > 0) & (above + 2 < line), other=0)
+        hashes = _with_field(hashes, masks, multipliers, _SECOND_OF_ABOVE, field, USED)
+        above_that = tl.load(state + _LANE_LINE_2).to(tl.int32) + column
+        field = tl.load(row + above_that, mask=above_that < before, other=0)
+        hashes = _with_field(hashes, masks, multipliers, _ABOVE_THAT, field, USED)
+        hashes = _with_field(hashes, masks, multipliers, _BEGINNING, tl.load(state + _LANE_BEGINNING), USED)
+        hashes = _with_field(hashes, masks, multipliers, _GAPS, tl.load(state + _LANE_GAPS), USED)
     hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_ONE, tl.load(followed_one + last), USED)
     field = tl.load(followed_two + ((last_2 << 8) | last))
     hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_TWO, field, USED)
@@ -345,12 +368,12 @@ def context_hashes(
         hashes = _with_field(hashes, masks, multipliers, _COLUMN, position % record, USED)
         field = (last + above - before) & 255
         hashes = _with_field(hashes, masks, multipliers, _SLOPE, field, USED)
+    place = position & 7
+    field = place | tl.where(place > 0, last << 8, 0)
+    hashes = _with_field(hashes, masks, multipliers, _PLACE_OF_EIGHT, field, USED)
     if FLOATS:
-        place = position & 7
         field = _byte(row, step, 8) | (_byte(row, step, 16) << 8)
         hashes = _with_field(hashes, masks, multipliers, _EIGHT_BEFORE, field, USED)
-        field = place | tl.where(place > 0, last << 8, 0)
-        hashes = _with_field(hashes, masks, multipliers, _PLACE_OF_EIGHT, field, USED)
         i = tl.arange(0, 8)
         first = tl.sum(_byte(row, step - place, 8 - i).to(tl.int64) << (8 * i).to(tl.int64), 0)
         second = tl.sum(_byte(row, step - place, 16 - i).to(tl.int64) << (8 * i).to(tl.int64), 0)
@@ -463,6 +486,9 @@ def take_in(state, followed_one, step, byte, last):
     word_2 = tl.load(state + _LANE_WORD_2)
     line = tl.load(state + _LANE_LINE)
     line_before = tl.load(state + _LANE_LINE_BEFORE)
+    line_2 = tl.load(state + _LANE_LINE_2)
+    beginning = tl.load(state + _LANE_BEGINNING)
+    gaps = tl.load(state + _LANE_GAPS)
     followed = tl.load(followed_one + last).to(tl.int32)
     tl.debug_barrier()
     small = tl.where((byte >= 65) & (byte <= 90), byte + 32, byte)
@@ -472,6 +498,11 @@ def take_in(state, followed_one, step, byte, last):
     tl.store(state + _LANE_WORD_2, tl.where(ends, word_1, word_2))
     tl.store(state + _LANE_WORD_1, tl.where(ends, word, word_1))
     tl.store(state + _LANE_WORD, tl.where(letter, longer, 0))
+    begun = tl.where(step - line < 4, (beginning << 8) | byte, beginning)
+    is_gap = ((byte == 32) | (byte == 9) | (byte == 44)) & (byte != last)
+    tl.store(state + _LANE_BEGINNING, tl.where(byte == 10, 0, begun))
+    tl.store(state + _LANE_GAPS, tl.where(byte == 10, 0, gaps + is_gap.to(tl.int64)))
+    tl.store(state + _LANE_LINE_2, tl.where(byte == 10, line_before, line_2))
     tl.store(state + _LANE_LINE_BEFORE, tl.where(byte == 10, line, line_before))
     tl.store(state + _LANE_LINE, tl.where(byte == 10, (step + 1).to(tl.int64), line))
     tl.store(followed_one + last, (((followed << 8) | byte) & 0xFFFF).to(tl.uint16))

@@ -63,8 +63,8 @@ _APM_MOST = tl.constexpr(APM_STEP * (APM_POINTS - 1) // 2 - 1)
 _APM_HALF = tl.constexpr(APM_STEP // 2)
 _NIBBLE = tl.constexpr(NIBBLE)
 _CONSTANT = tl.constexpr(256)
-_LEAST = tl.constexpr(16)
-_MOST = tl.constexpr(65536 - 16)
+_LEAST = tl.constexpr(2)
+_MOST = tl.constexpr(65536 - 2)
 _TOTAL = tl.constexpr(1 << 24)
 _WHOLE = tl.constexpr(0xFFFFFFFF)
 _HALF = tl.constexpr(1 << 12)
@@ -284,7 +284,7 @@ def _predict_nodes(
     near = low + tl.where(part >= _APM_HALF, 1, 0)
     by_first = _corrected(apm, apm_0, low, part)
     by_second = _corrected(apm, apm_1, low, part)
-    probability = tl.minimum(tl.maximum((2 * by_mixer + by_first + by_second) >> 2, _LEAST), _MOST)
+    probability = tl.minimum(tl.maximum((by_mixer + by_first + by_second) // 3, _LEAST), _MOST)
     return (
         probability,
         (x << 16) | tl.where(known, cell + 1, 0),
