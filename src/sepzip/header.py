@@ -98,6 +98,7 @@ _SETTINGS = {
     51: _Setting("ngram_bits", 8, 24, needs="ngrams"),
     52: _Setting("ngram_size", 1, 64, needs="ngrams"),
     53: _Setting("ngram_rate", 1, 1_000_000, needs="ngrams"),
+    54: _Setting("ngram_own", 1, 1, needs="ngram_own"),
     60: _Setting("drop_step", 1, 1 << 20, needs="drop_step"),
     61: _Setting("drop_below", 1, 1000, needs="drop_step"),
 }
@@ -293,6 +294,8 @@ def _fault(model: ModelSettings) -> str | None:
             return f"drop_step is {model.drop_step}, not a multiple of update_steps, {model.update_steps}"
     elif model.patch or model.stride or model.drop_step:
         return "patch, stride and drop_step are not 0 although the SEB is off"
+    if model.ngram_own and not model.ngrams:
+        return "ngram_own is 1 although ngrams is not set"
     if model.width > _MOST_WIDTH:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
     if any(width > model.width for width in model.lane_widths):

@@ -10,6 +10,7 @@ from .exact.tape import Node, Parameters, Tape
 from .frequencies import Frequencies
 from .networks import base
 from .networks.base import Reviewing
+from .ngrams import WithNGrams
 from .optimizer import Adam
 from .presets import ModelSettings
 from .semantics import Semantics
@@ -97,7 +98,7 @@ class Model:
         self._logits = self._frequencies = None
         if not isinstance(self._network, Reviewing):
             # What the tape holds may read the context, which therefore moves on afterwards.
-            self._update(logits, frequencies.loss_gradient(symbols))
+            self._update(logits, frequencies, symbols)
             self._remember(symbols)
             return
         self._remember(symbols)
@@ -111,10 +112,12 @@ class Model:
         steps = self._update_steps
         logits = network.review(self._tape, self._seen[:-1])
         symbols = self._seen[-steps:].t().reshape(-1)
-        self._update(logits, Frequencies(logits.data).loss_gradient(symbols))
+        self._update(logits, Frequencies(logits.data), symbols)
 
-    def _update(self, logits: Node, gradient: Tensor) -> None:
-        logits.add_gradient(gradient)
+    def _update(self, logits: Node, frequencies: Frequencies, symbols: Tensor) -> None:
+        if isinstance(self._network, WithNGrams):
+            self._network.ngrams.tell(symbols)
+        logits.add_gradient(frequencies.loss_gradient(symbols))
         self._tape.run_backward()
         self._network.parameters.end_step()
         self._optimizer.update(self._steps)

@@ -72,7 +72,8 @@ class ModelSettings:
 
     `ngrams` are the contexts beside the network: bit i of each says whether the byte i places before the
     newest is part of it. Each has 2^`ngram_bits` rows of `ngram_size` values, which learn with the rate
-    `ngram_rate`, in millionths. Without them all of these are 0.
+    `ngram_rate`, in millionths. With `ngram_own` 1 the network learns by its own loss while they gain little,
+    with 0 by that of both alone. Without them all of these are 0.
 
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
     slots. It has none of the settings before, and others do not have these.
@@ -106,6 +107,7 @@ class ModelSettings:
     ngram_bits: int = 0
     ngram_size: int = 0
     ngram_rate: int = 0
+    ngram_own: int = 0
     drop_step: int = 0
     drop_below: int = 0
 
@@ -280,7 +282,7 @@ _NGRAMS = (0b1, 0b11, 0b111, 0b1111, 0b11111, 0b10, 0b1000, 0b1010, 0b1000_0000)
 def with_ngrams(model: ModelSettings) -> ModelSettings:
     """Return the model with n-grams beside it, of as many rows as suit its size."""
     bits = 16 if model.hidden > 512 else 14
-    return replace(model, ngrams=_NGRAMS, ngram_bits=bits, ngram_size=16, ngram_rate=100_000)
+    return replace(model, ngrams=_NGRAMS, ngram_bits=bits, ngram_size=16, ngram_rate=100_000, ngram_own=1)
 
 
 _DROP_STEP = 512
