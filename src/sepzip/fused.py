@@ -88,7 +88,8 @@ class FusedModel:
 
     def count(self, steps: int) -> bool:
         """Count so many steps; return whether patches were dropped: the next step is then another one."""
-        self._network.settle()
+        if self._dropping.is_pending:
+            self._network.settle()
         if not self._dropping.count(steps):
             return False
         self._network.front = self._front()

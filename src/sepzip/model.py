@@ -29,6 +29,11 @@ class Dropping:
         self._parameters = parameters
         self._optimizer = optimizer
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a step is still to come after which patches may be dropped."""
+        return self._left > 0
+
     def up_to(self, steps: int) -> int:
         """Return how many of so many steps are to be counted before anything else is done."""
         return min(steps, self._left) if self._left else steps
