@@ -331,7 +331,8 @@ def _mask(rows: list[results.Row]) -> str:
         f"<figcaption>What the mask lets through of each patch of the context, from 0 to 1, after "
         f"{' or '.join(str(steps) for steps in sorted({row['steps'] for row in found}))} steps on "
         f"{escape(found[0]['file'])}; the newest patch on the left. Where a network has a mask for each "
-        "value of a patch, the mean.</figcaption></figure>",
+        "value of a patch, the mean. Dropped is what --seb drop leaves out after its step.</figcaption>"
+        "</figure>",
         _details(
             "The numbers",
             _table(
