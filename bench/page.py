@@ -76,6 +76,7 @@ figcaption { color: var(--quiet); font-size: 0.85rem; max-width: 44rem; }
 .bar.kept { fill: var(--ground); stroke: var(--quiet); }
 .bar.learned { fill: var(--seb); stroke: var(--seb); }
 .begun { stroke: var(--plain); stroke-dasharray: 5 3; fill: none; stroke-width: 1.5; }
+.dropped { stroke: var(--quiet); stroke-width: 1.5; fill: none; }
 .stage { stroke: var(--ink); stroke-width: 0.7; }
 .ground-a { fill: var(--a); } .ground-b { fill: var(--b); } .ground-c { fill: var(--c); }
 .ground-d { fill: var(--d); } .ground-e { fill: var(--page); }
@@ -290,25 +291,33 @@ def _stages(rows: list[results.Row]) -> str:
     )
 
 
+def _dropped(row: results.Row) -> list[bool]:
+    """Return which patches were dropped; lines from before that could happen do not say."""
+    dropped: list[bool] = row.get("dropped", [False] * len(row["mask"]))
+    return dropped
+
+
 def _mask(rows: list[results.Row]) -> str:
     found = [row for row in rows if row["case"]["kind"] == "mask" and "error" not in row]
     if not found:
         return _section("mask", "The learned mask of the SEB", _nothing("Nothing was measured."))
     panels = "".join(
-        plots.mask_panel(row["case"]["name"], row["mask"], row["kept"], row["mask_before"]) for row in found
+        plots.mask_panel(row["case"]["name"], row["mask"], row["kept"], row["mask_before"], _dropped(row))
+        for row in found
     )
     legend = [
         (plots.path("M8 15V2h12V15", "bar kept"), "kept whole"),
         (plots.path("M8 15V6h12V15", "bar learned"), "learned"),
         (plots.path("M1 8H27", "begun"), "where the learned ones began"),
+        (plots.path("M11 5L17 11M11 11L17 5", "dropped"), "dropped"),
     ]
     lines = [
         [
             row["case"]["name"],
             f"{row['steps']:,}",
             " ".join(
-                f"[{value:.2f}]" if keep else f"{value:.2f}"
-                for value, keep in zip(row["mask"], row["kept"], strict=True)
+                "dropped" if drop else f"[{value:.2f}]" if keep else f"{value:.2f}"
+                for value, keep, drop in zip(row["mask"], row["kept"], _dropped(row), strict=True)
             ),
         ]
         for row in found
@@ -322,7 +331,8 @@ def _mask(rows: list[results.Row]) -> str:
         f"<figcaption>What the mask lets through of each patch of the context, from 0 to 1, after "
         f"{' or '.join(str(steps) for steps in sorted({row['steps'] for row in found}))} steps on "
         f"{escape(found[0]['file'])}; the newest patch on the left. Where a network has a mask for each "
-        "value of a patch, the mean.</figcaption></figure>",
+        "value of a patch, the mean. Dropped is what --seb drop leaves out after its step.</figcaption>"
+        "</figure>",
         _details(
             "The numbers",
             _table(

@@ -282,8 +282,10 @@ def loss_panel(
     return picture(width, height, parts, f"Loss of {name}: {'; '.join(spoken)}", "panel")
 
 
-def mask_panel(name: str, mask: list[float], kept: list[bool], before: list[float]) -> str:
-    """Return the mask of a network's SEB, the newest patch on the left."""
+def mask_panel(
+    name: str, mask: list[float], kept: list[bool], before: list[float], dropped: list[bool]
+) -> str:
+    """Return the mask of a network's SEB, the newest patch on the left; a cross is where one was dropped."""
     width, height = _PANEL
     left, right, top, bottom = 20.0, width - 6, 22.0, height - 20
     parts = [text(left, 12, name, "start", "title")]
@@ -295,8 +297,12 @@ def mask_panel(name: str, mask: list[float], kept: list[bool], before: list[floa
         parts.append(path(f"M{left} {y_of(tick):.1f}H{right}", "grid"))
         parts.append(text(left - 3, y_of(tick) + 4, f"{tick:g}"[-2:], "end", "small"))
     each = (right - left) / len(mask)
-    for age, (value, keep) in enumerate(zip(mask, kept, strict=True)):
+    for age, (value, keep, drop) in enumerate(zip(mask, kept, dropped, strict=True)):
         x, wide = left + age * each + 0.1 * each, 0.8 * each
+        if drop:
+            arm = min(wide, 6.0) / 2
+            parts.append(path(_cross(x + wide / 2, bottom - 6, arm), "dropped"))
+            continue
         style = "bar kept" if keep else "bar learned"
         parts.append(path(f"M{x:.1f} {bottom}V{y_of(value):.1f}h{wide:.1f}V{bottom}", style))
     start = next((value for value, keep in zip(before, kept, strict=True) if not keep), 0.5)
@@ -304,11 +310,17 @@ def mask_panel(name: str, mask: list[float], kept: list[bool], before: list[floa
     parts.append(path(f"M{left} {bottom}H{right}", "axis"))
     parts.append(text(left, bottom + 14, "newest", "start", "small"))
     parts.append(text(right, bottom + 14, f"{len(mask) - 1} bytes older", "end", "small"))
-    learned = [value for value, keep in zip(mask, kept, strict=True) if not keep]
-    spoken = f"{sum(kept)} patches kept"
+    left_over = [both for both, drop in zip(zip(mask, kept, strict=True), dropped, strict=True) if not drop]
+    learned = [value for value, keep in left_over if not keep]
+    spoken = f"{len(left_over) - len(learned)} patches kept, {sum(dropped)} dropped"
     if learned:
         spoken += f", the others between {min(learned):.2f} and {max(learned):.2f}, from {start:.2f}"
     return picture(width, height, parts, f"Mask of {name}: {spoken}", "panel")
+
+
+def _cross(x: float, y: float, arm: float) -> str:
+    strokes = [f"M{x - arm:.1f} {y - rise:.1f}L{x + arm:.1f} {y + rise:.1f}" for rise in (arm, -arm)]
+    return "".join(strokes)
 
 
 def stage_shares(stages: dict[str, float], wall: float) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Round trips of real files: sizes, speeds, and files made on one device and read on another.
 
-    python bench/round_trip.py FILE... [--bytes N] [--level L] [--lanes N] [--device D] [--keep DIR]
+    python bench/round_trip.py FILE... [--bytes N] [--level L | --network NAME] [--no-seb | --seb NAME]
+                               [--lanes N] [--segment SIZE] [--device D] [--keep DIR]
     python bench/round_trip.py FILE... [--bytes N] --read DIR [--device D]
 
 The first form compresses the first N bytes of each file, decompresses them and compares; --keep writes
-the frames to DIR/NAME.sep. The second decompresses DIR/NAME.sep, made elsewhere, and compares. With
---jobs J, J files are worked on at a time, by threads; on a GPU each has a stream of its own. Prints a
-JSON line a file and a last one with the totals; exit status 1 if any byte differs.
+the frames to DIR/NAME.sep, --segment cuts each file in segments of this size. The second decompresses
+DIR/NAME.sep, made elsewhere, and compares. With --jobs J, J files are worked on at a time, by threads; on a
+GPU each has a stream of its own. Prints a JSON line a file and a last one with the totals; exit status 1 if
+any byte differs.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import torch
 
 from machine import device_name
 from sepzip import SepError, devices, presets
+from sepzip.cli.sizes import read_size
+from sepzip.frame import read_summary
 from sepzip.pipeline import compress_stream, decompress_stream
 
 
@@ -36,7 +40,9 @@ def main() -> int:
     parser.add_argument("--level", type=int)
     parser.add_argument("--network")
     parser.add_argument("--no-seb", action="store_true")
+    parser.add_argument("--seb", choices=["drop", "ngrams", "both"])
     parser.add_argument("--lanes", type=int)
+    parser.add_argument("--segment", type=read_size)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", type=Path)
@@ -45,7 +51,8 @@ def main() -> int:
     if options.device == "auto":
         # What is timed is one device, whichever a small file would go to.
         options.device = devices.pick_devices("auto")[0]
-    preset = presets.resolve(options.level, options.network, not options.no_seb, options.lanes)
+    semantics = options.seb or not options.no_seb
+    preset = presets.resolve(options.level, options.network, semantics, options.lanes, options.segment)
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
 
@@ -97,6 +104,7 @@ def one_file(path: Path, preset: presets.Preset, options: argparse.Namespace) ->
         "file": path.name,
         "bytes": len(data),
         "coded": len(frame.getvalue()),
+        "segments": sum(len(one.segments) for one in read_summary(io.BytesIO(frame.getvalue())).frames),
         "same": content.getvalue() == data,
         "compress_kb_per_s": None if options.read else round(len(data) / 1e3 / (made - begun), 1),
         "decompress_kb_per_s": round(len(data) / 1e3 / (back - made), 1),

@@ -198,7 +198,8 @@ def measure(case: Case, data: bytes, device: str) -> dict[str, Any]:
         "streams": lambda: _round_trip(case, _in_segments(preset, data), data, device),
         "memory": lambda: _round_trip(case, _in_segments(preset, data), data, device),
         "loss": lambda: _loss(data, preset.model, lanes, device),
-        "mask": lambda: mask.measure(data, preset.model, lanes, device),
+        # With what the network would drop, if it was told to.
+        "mask": lambda: mask.measure(data, presets.with_drop(preset.model), lanes, device),
     }
     return measures[case.kind]()
 

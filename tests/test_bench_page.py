@@ -99,6 +99,21 @@ def test_every_plot_has_words_and_a_table(lines: Path) -> None:
         assert next(section.iter(f"{HTML}table"), None) is not None
 
 
+def test_what_was_dropped_is_crossed_out_and_said(lines: Path) -> None:
+    panel = ElementTree.fromstring(
+        plots.mask_panel("a", [1.0, 0.4, 0.0], [True, False, True], [1.0, 0.5, 1.0], [False, False, True])
+    )
+    assert [one.get("class") for one in panel.iter(f"{SVG}path")].count("dropped") == 1
+    assert "1 patches kept, 1 dropped" in panel.get("aria-label", "")
+    rows = [row for row in results.read(lines) if row["case"]["kind"] == "mask"]
+    assert all(len(row["dropped"]) == len(row["mask"]) == len(row["strength"]) for row in rows)
+    assert all(row["strength"][0] == 1.0 for row in rows)
+    cut = [row | {"dropped": [False] * (len(row["mask"]) - 1) + [True]} for row in rows]
+    section = ElementTree.fromstring(page.page(cut).partition("\n")[2])
+    cells = [cell.text or "" for cell in section.iter(f"{HTML}td")]
+    assert any(cell.endswith("dropped") for cell in cells)
+
+
 def test_nothing_measured_still_makes_a_page(lines: Path) -> None:
     rows = [row | {"error": "Fault: <none>"} for row in results.read(lines)]
     made = page.page(rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TINY
+from conftest import TINY, TRACE_TINY_SEMANTIC
 from kernels import DEVICE
 from sepzip.coder.fused import DeviceDecoder, DeviceEncoder
 from sepzip.engine import encode_segment
@@ -19,15 +19,20 @@ from sepzip.presets import ModelSettings
 
 _SEB = replace(TINY, lanes_per_coder=2)
 _PLAIN = replace(_SEB, semantics=False, context=3, patch=0, stride=0, embedding=5, lane_widths=(6, 15))
+# Dropped within a chunk; the tokens' kernels read other positions as well from then on.
+_DROPPING = replace(_SEB, context=9, drop_step=2, drop_below=500)
+_TOKENS = replace(TRACE_TINY_SEMANTIC, context=9, drop_step=2, drop_below=900, lanes_per_coder=2)
 
 
-@pytest.mark.parametrize("settings", [_SEB, _PLAIN], ids=["seb", "plain"])
+@pytest.mark.parametrize(
+    "settings", [_SEB, _PLAIN, _DROPPING, _TOKENS], ids=["seb", "plain", "dropping", "tokens"]
+)
 def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> None:
     """The chunk is shorter than the segment, and also than one of the contexts, which are carried over."""
     lanes, chunk_steps, data = 3, 3, text[:11]
     (block,) = encode_segment(data, settings, lanes, "cpu")
     matrix = torch.from_numpy(split_lanes(np.frombuffer(data, np.uint8), lanes))
-    shape = (chunk_steps, lanes)
+    shape, dropped = (chunk_steps, lanes), 0
     with torch.inference_mode():
         model = FusedModel(settings, lanes, chunk_steps, DEVICE, Workspace(DEVICE))
         encoder = DeviceEncoder(lanes, settings.lanes_per_coder, chunk_steps, DEVICE)
@@ -38,6 +43,7 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
             for _ in chunk:
                 model.predict()
                 model.learn((intervals[0], intervals[1]))
+                dropped += model.count(1)
             is_last = first + len(chunk) == len(matrix)
             encoder.code(intervals[0], intervals[1], len(chunk), 2 if is_last else lanes, is_last)
             encoder.collect()
@@ -56,7 +62,9 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
                 active = 2 if step == 3 else lanes
                 decoder.step(model.starts, model.history, model.position, model.context, active)
                 model.learn()
+                dropped += model.count(1)
             found.append(model.history[model.context : model.context + len(steps)].cpu().clone())
         assert torch.equal(torch.cat(found), matrix)
         assert decoder.words_left == 0
+        assert dropped == 2 * (settings.drop_step > 0)
         assert int(model.fingerprint().item()) == block.fingerprint

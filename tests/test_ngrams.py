@@ -44,6 +44,7 @@ MODELS = [
     beside(model)
     for model in (TINY, TINY_PAC, TINY_OREO, TRACE_TINY, TINY_PATCHTST, TINY_LSTM, TINY_DECMAC, TINY_NNCP)
 ]
+OWN = [replace(beside(model), ngram_own=1) for model in (TINY_PAC, TINY_NNCP)]
 
 
 def hashed(context: list[int], number: int, bits: int) -> int:
@@ -149,7 +150,7 @@ def test_the_first_prediction_is_the_one_of_the_network_alone(model: ModelSettin
     assert torch.equal(*starts)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *OWN])
 def test_its_steps_are_exact(model: ModelSettings) -> None:
     with torch.inference_mode(), ExactOnly():
         run = Model(model, 5, CPU)
@@ -161,7 +162,7 @@ def test_its_steps_are_exact(model: ModelSettings) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("lanes", [5])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *OWN])
 def test_all_sizes_come_back(text: bytes, model: ModelSettings, lanes: int, device: str) -> None:
     data = text[: 12 * lanes - lanes // 2]
     comes_back(data, model, lanes, device)
@@ -178,9 +179,27 @@ def test_it_learns_more_than_the_network_alone(text: bytes, model: ModelSettings
     assert coded(larger) < 0.95 * coded(alone)
 
 
+def test_the_network_learns_by_its_own_loss_where_little_is_gained() -> None:
+    """Of noise the n-grams know nothing: beside them the network then learns what it would learn alone."""
+    noise = random(3000, 1, seed=5).view(-1).mul(40).round().clamp(-100, 100).to(torch.int64) & 255
+    losses = {}
+    for own in (0, 1):
+        run = Model(replace(beside(TINY_OREO), ngram_own=own), 30, CPU)
+        alone = Model(replace(TINY_OREO), 30, CPU)
+        with torch.inference_mode():
+            for step in noise.view(100, 30):
+                for model in (run, alone):
+                    model.predict()
+                    model.learn(step)
+        weights, single = (model._network.parameters.nodes[1].data for model in (run, alone))
+        losses[own] = float((weights - single).abs().amax())
+    assert losses[1] == 0.0 < losses[0]
+
+
 def test_the_fingerprint_depends_on_rows() -> None:
     with torch.inference_mode():
-        run = Model(MODELS[1], 4, CPU)
+        run = Model(OWN[0], 4, CPU)
+        assert len(run._network.parameters.tables) == 7
         before = run.fingerprint()
         for table in run._network.parameters.tables:
             table[-1] += 1

@@ -64,6 +64,11 @@ class Stepper:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._is_warm = False
 
+    def forget(self) -> None:
+        """Capture the step anew before it runs again: it is another one from now on."""
+        self._graphs.clear()
+        self._is_warm = False
+
     def run(self, steps: int) -> None:
         """Queue this many steps on the current stream."""
         while steps:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .capture import captured
 from .coder.plain import BlockDecoder, BlockEncoder
-from .model import Model
+from .model import Dropping, Model
 from .presets import ModelSettings
 from .profile import Profile
 from .runs import CHUNK_STEPS, Found
@@ -35,10 +35,16 @@ class _Stepper:
     """Runs a step again and again; on CUDA, where all steps are alike, as one captured graph."""
 
     def __init__(
-        self, step: Callable[[], None], device: torch.device, tick: Tick | None, alike: bool
+        self,
+        step: Callable[[], None],
+        device: torch.device,
+        tick: Tick | None,
+        alike: bool,
+        dropping: Dropping,
     ) -> None:
         self._step = step
         self._tick = tick
+        self._dropping = dropping
         self._device = device
         self._captures = alike and device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -60,6 +66,8 @@ class _Stepper:
             else:
                 self._graph = captured(self._step, 1, self._device)
                 self._graph.replay()
+            if self._dropping.count(1):
+                self._graph, self._warm = None, 0
 
 
 class EagerEncoding:
@@ -75,7 +83,8 @@ class EagerEncoding:
     ) -> None:
         self._model = Model(model, lanes, device)
         self._profile = profile or Profile()
-        self._stepper = _Stepper(self._step, device, tick, model.update_steps == 1)
+        alike = model.update_steps == 1
+        self._stepper = _Stepper(self._step, device, tick, alike, self._model.dropping)
         self._encoder = BlockEncoder(lanes, model.lanes_per_coder)
         shape = (CHUNK_STEPS, lanes)
         self._symbols = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -188,6 +197,7 @@ class EagerDecoding:
             symbols[:active] = torch.from_numpy(decoder.step(starts[:active]))
             coding += time.perf_counter() - began
             model.learn(symbols.to(self._device))
+            model.dropping.count(1)
             found[step] = symbols.numpy()
             if decoder.words_left < 0:
                 # Whatever follows is noise.

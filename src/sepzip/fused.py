@@ -16,9 +16,10 @@ from .exact.kernels.softmax import frequencies, loss_gradient
 from .exact.kernels.update import Learner, Parameter
 from .exact.tape import ParameterNode
 from .exact.workspace import Workspace
-from .model import state_fingerprint
+from .model import Dropping, state_fingerprint
 from .networks import base
 from .networks.kernels import FusedNetwork
+from .networks.kernels.shared import FusedFront
 from .optimizer import Adam
 from .presets import ModelSettings
 
@@ -63,13 +64,36 @@ class FusedModel:
         self._optimizer = optimizer = Adam(network.parameters, settings, lanes)
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
         self._learner = Learner(optimizer.step_size(self._steps), optimizer.epsilon)
+        self._dropping = Dropping(settings, network.parameters, optimizer)
 
         def state(node: ParameterNode) -> Parameter:
             return Parameter(node.data, node.part_of(optimizer.first), node.part_of(optimizer.second))
 
-        self._network: FusedNetwork = base.kernels_of(settings.network).fuse(
+        kernels = base.kernels_of(settings.network)
+        self._network: FusedNetwork = kernels.fuse(
             network, state, self._learner, lanes, self.history, self.position, self._steps, workspace
         )
+
+        def front() -> FusedFront:
+            made: FusedFront = kernels.fuse_front(
+                network, state, self._learner, self.history, self.position, workspace
+            )
+            return made
+
+        self._front = front
+
+    def up_to_drop(self, steps: int) -> int:
+        """Return how many of so many steps can run before `count` is to be called."""
+        return self._dropping.up_to(steps)
+
+    def count(self, steps: int) -> bool:
+        """Count so many steps; return whether patches were dropped: the next step is then another one."""
+        if self._dropping.is_pending:
+            self._network.settle()
+        if not self._dropping.count(steps):
+            return False
+        self._network.front = self._front()
+        return True
 
     def begin_chunk(self, before: int) -> None:
         """Move the newest bytes to the front of the history, to be the context of a further chunk.

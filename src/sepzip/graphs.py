@@ -21,7 +21,7 @@ from .presets import ModelSettings
 from .profile import Profile
 from .runs import AHEAD, CHUNK_STEPS, Found
 from .segment import CodedBlock
-from .workspaces import workspaces
+from .workspaces import Turns, workspaces
 
 __all__ = ["GraphDecoding", "GraphEncoding"]
 
@@ -46,6 +46,17 @@ class _Timing:
 def _timing() -> _Timing:
     begun, copied, stepped, ended = (torch.cuda.Event(enable_timing=True) for _ in range(4))
     return _Timing(begun, copied, stepped, ended)
+
+
+def _run(stepper: Stepper, model: FusedModel, steps: int, turns: Turns) -> None:
+    """Queue so many steps; where patches are dropped among them, this waits for what was queued."""
+    while steps:
+        count = model.up_to_drop(steps)
+        stepper.run(count)
+        steps -= count
+        with turns.take():
+            if model.count(count):
+                stepper.forget()
 
 
 class GraphEncoding:
@@ -96,7 +107,7 @@ class GraphEncoding:
         self._before = steps
         model.history[model.context : model.context + steps].copy_(staged, non_blocking=True)
         timing.copied.record()
-        self._stepper.run(steps)
+        _run(self._stepper, model, steps, self._turns)
         timing.stepped.record()
         self._encoder.code(*self._intervals, steps, active_last, ends_block)
         if ends_block:
@@ -182,10 +193,11 @@ class GraphDecoding:
         self._before = steps
         timing.copied.record()
         partial = active_last < self._lanes
-        stepper.run(steps - partial)
+        _run(stepper, model, steps - partial, self._turns)
         if partial:
             with self._turns.take():
                 self._step(active_last)
+                model.count(1)
         timing.stepped.record()
         found = pinned_copy(model.history[model.context : model.context + steps])
         next_word = pinned_copy(decoder.next_word)

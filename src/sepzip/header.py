@@ -37,7 +37,8 @@ class _Setting:
     """How one field of ModelSettings is written: the range of its number, or of each number of its list.
 
     Where `networks` names some, the others' headers leave it out, and their models have `absent`. Without, it
-    belongs to all that learn by gradients. Those `of_ngrams` are left out where a model has none.
+    belongs to all that learn by gradients. Where the model's field `needs` is 0 or empty, those that need it
+    are left out.
     """
 
     field: str
@@ -45,7 +46,7 @@ class _Setting:
     most: int
     is_list: bool = False
     networks: frozenset[str] | None = None
-    of_ngrams: bool = False
+    needs: str = ""
 
     @property
     def absent(self) -> int | tuple[int, ...]:
@@ -54,8 +55,12 @@ class _Setting:
         return () if self.is_list else value
 
     def belongs_to(self, network: str) -> bool:
-        """Return whether a header that names this network has the setting."""
+        """Return whether a header that names this network can have the setting."""
         return network in self.networks if self.networks is not None else network not in _MEMORY
+
+    def is_needed(self, model: ModelSettings) -> bool:
+        """Return whether the header of this model has the setting, which belongs to its network."""
+        return not self.needs or bool(getattr(model, self.needs))
 
 
 _BETAS = frozenset({"decmac", "lstm", "nncp"})
@@ -89,10 +94,13 @@ _SETTINGS = {
     31: _Setting("beta1", 0, 999_900, networks=_BETAS),
     32: _Setting("beta2", 0, 999_900, networks=_BETAS),
     40: _Setting("update_steps", 1, 1024, networks=_NNCP),
-    50: _Setting("ngrams", 1, 65535, is_list=True, of_ngrams=True),
-    51: _Setting("ngram_bits", 8, 24, of_ngrams=True),
-    52: _Setting("ngram_size", 1, 64, of_ngrams=True),
-    53: _Setting("ngram_rate", 1, 1_000_000, of_ngrams=True),
+    50: _Setting("ngrams", 1, 65535, is_list=True, needs="ngrams"),
+    51: _Setting("ngram_bits", 8, 24, needs="ngrams"),
+    52: _Setting("ngram_size", 1, 64, needs="ngrams"),
+    53: _Setting("ngram_rate", 1, 1_000_000, needs="ngrams"),
+    54: _Setting("ngram_own", 1, 1, needs="ngram_own"),
+    60: _Setting("drop_step", 1, 1 << 20, needs="drop_step"),
+    61: _Setting("drop_below", 1, 1000, needs="drop_step"),
 }
 
 _DEFAULTS = ModelSettings(semantics=False, patch=0, stride=0)
@@ -122,7 +130,7 @@ def encode_header(model: ModelSettings | None) -> bytes:
         name = model.network.encode("ascii")
         numerics, body = NUMERICS_VERSION, bytes([len(name)]) + name
         for identifier, setting in _SETTINGS.items():
-            if not setting.belongs_to(model.network) or (setting.of_ngrams and not model.ngrams):
+            if not setting.belongs_to(model.network) or not setting.is_needed(model):
                 continue
             value = getattr(model, setting.field)
             body += bytes([identifier])
@@ -211,9 +219,9 @@ def _read_model(source: ByteSource, length: int) -> ModelSettings | None:
         if fields:
             raise CorruptError("the header has settings but no network: it is damaged")
         return None
-    has_ngrams = any(setting.of_ngrams and setting.field in fields for setting in _SETTINGS.values())
+    needed = {setting.needs for setting in _SETTINGS.values() if setting.field in fields} | {""}
     for setting in _SETTINGS.values():
-        if not setting.belongs_to(network) or (setting.of_ngrams and not has_ngrams):
+        if not setting.belongs_to(network) or setting.needs not in needed:
             fields[setting.field] = setting.absent
         elif setting.field not in fields:
             raise CorruptError(f"the header lacks the setting {setting.field}: it is damaged")
@@ -267,9 +275,9 @@ def _fault(model: ModelSettings) -> str | None:
             if value != setting.absent:
                 return f"{setting.field} is {value}, which {model.network} does not have"
             continue
-        if setting.of_ngrams and not model.ngrams:
+        if not setting.is_needed(model):
             if value != setting.absent:
-                return f"{setting.field} is {value} although there are no ngrams"
+                return f"{setting.field} is {value} although {setting.needs} is not set"
             continue
         if setting.is_list and len(value) > _MOST_LANE_WIDTHS:
             return f"{setting.field} has {len(value)} entries, more than {_MOST_LANE_WIDTHS}"
@@ -282,8 +290,12 @@ def _fault(model: ModelSettings) -> str | None:
         patches = model.context - model.patch + 1
         if not 1 <= model.stride <= patches:
             return f"stride is {model.stride}, not within 1 to the {patches} patches"
-    elif model.patch or model.stride:
-        return "patch and stride are not 0 although the SEB is off"
+        if model.drop_step % model.update_steps:
+            return f"drop_step is {model.drop_step}, not a multiple of update_steps, {model.update_steps}"
+    elif model.patch or model.stride or model.drop_step:
+        return "patch, stride and drop_step are not 0 although the SEB is off"
+    if model.ngram_own and not model.ngrams:
+        return "ngram_own is 1 although ngrams is not set"
     if model.width > _MOST_WIDTH:
         return f"the width is {model.width}, above {_MOST_WIDTH}"
     if any(width > model.width for width in model.lane_widths):

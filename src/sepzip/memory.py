@@ -192,7 +192,10 @@ def _ngram_layer(model: ModelSettings) -> int:
 
 def _ngram_activations(model: ModelSettings) -> int:
     """Per lane, and for each step of an update: rows in several copies, some of them in 64 bits."""
-    return 4 * model.update_steps * len(model.ngrams) * (20 * model.ngram_size + 40)
+    rows = len(model.ngrams) * (20 * model.ngram_size + 40)
+    # Its own exponentials, in 64 bits, and gradients.
+    own = 256 * 12 * model.ngram_own
+    return 4 * model.update_steps * (rows + own)
 
 
 @dataclass(frozen=True)

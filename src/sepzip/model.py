@@ -10,12 +10,52 @@ from .exact.tape import Node, Parameters, Tape
 from .frequencies import Frequencies
 from .networks import base
 from .networks.base import Reviewing
+from .ngrams import WithNGrams
 from .optimizer import Adam
 from .presets import ModelSettings
+from .semantics import Semantics
 
-__all__ = ["Model", "state_fingerprint"]
+__all__ = ["Dropping", "Model", "state_fingerprint"]
 
 _FINGERPRINT_PART = 1 << 22
+
+
+class Dropping:
+    """Counts a model's steps, on the host, up to the one after which the SEB drops patches."""
+
+    def __init__(self, settings: ModelSettings, parameters: Parameters, optimizer: Adam) -> None:
+        self._below = settings.drop_below
+        self._left = settings.drop_step
+        self._parameters = parameters
+        self._optimizer = optimizer
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a step is still to come after which patches may be dropped."""
+        return self._left > 0
+
+    def up_to(self, steps: int) -> int:
+        """Return how many of so many steps are to be counted before anything else is done."""
+        return min(steps, self._left) if self._left else steps
+
+    def count(self, steps: int) -> bool:
+        """Count steps that were done, at most `up_to`; return whether patches were dropped thereafter.
+
+        What follows from the shape of the patches, a captured graph among it, is then to be made again.
+        """
+        semantics = self._parameters.semantics
+        if not self._left or semantics is None:
+            return False
+        self._left -= steps
+        if self._left:
+            return False
+        before = semantics.dropped
+        semantics.drop(self._below)
+        for node in (semantics.weight, semantics.mask):
+            for state in (self._parameters.data, self._optimizer.first, self._optimizer.second):
+                # Without a gradient they stay zero.
+                node.part_of(state)[: semantics.dropped].zero_()
+        return semantics.dropped > before
 
 
 class Model:
@@ -23,6 +63,7 @@ class Model:
 
     Everything that changes from step to step is a tensor that keeps its address, so that a step can be
     captured and replayed: an exception is what a network does that updates its weights once in several steps.
+    Whoever runs the steps counts them by `dropping` where the settings have a `drop_step`.
     """
 
     def __init__(self, settings: ModelSettings, lanes: int, device: torch.device) -> None:
@@ -32,6 +73,7 @@ class Model:
         if self._update_steps > 1 and not isinstance(self._network, Reviewing):
             raise UsageError(f"{settings.network} cannot learn several steps at once: set update_steps to 1")
         self._optimizer = Adam(self._network.parameters, settings, lanes * self._update_steps)
+        self.dropping = Dropping(settings, self._network.parameters, self._optimizer)
         # The bytes of an update, and the context of the first of them.
         length = settings.seen + self._update_steps
         self._seen = torch.zeros((length, lanes), dtype=torch.int64, device=device)
@@ -61,7 +103,7 @@ class Model:
         self._logits = self._frequencies = None
         if not isinstance(self._network, Reviewing):
             # What the tape holds may read the context, which therefore moves on afterwards.
-            self._update(logits, frequencies.loss_gradient(symbols))
+            self._update(logits, frequencies, symbols)
             self._remember(symbols)
             return
         self._remember(symbols)
@@ -75,10 +117,12 @@ class Model:
         steps = self._update_steps
         logits = network.review(self._tape, self._seen[:-1])
         symbols = self._seen[-steps:].t().reshape(-1)
-        self._update(logits, Frequencies(logits.data).loss_gradient(symbols))
+        self._update(logits, Frequencies(logits.data), symbols)
 
-    def _update(self, logits: Node, gradient: Tensor) -> None:
-        logits.add_gradient(gradient)
+    def _update(self, logits: Node, frequencies: Frequencies, symbols: Tensor) -> None:
+        if isinstance(self._network, WithNGrams):
+            self._network.ngrams.tell(symbols)
+        logits.add_gradient(frequencies.loss_gradient(symbols))
         self._tape.run_backward()
         self._network.parameters.end_step()
         self._optimizer.update(self._steps)
@@ -86,6 +130,11 @@ class Model:
 
     def _remember(self, symbols: Tensor) -> None:
         self._seen.copy_(torch.cat([self._seen[1:], symbols.unsqueeze(0)]))
+
+    @property
+    def semantics(self) -> Semantics | None:
+        """The SEB, where the network has one."""
+        return self._network.parameters.semantics
 
     def fingerprint(self) -> Tensor:
         """Return 32 bits, int64 [1], that depend on every bit of every weight and moment."""

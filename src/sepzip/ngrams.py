@@ -19,6 +19,7 @@ from .exact.contexts import Contexts
 from .exact.gates import gated
 from .exact.initialise import Initialiser
 from .exact.linear import linear
+from .exact.own_loss import OwnLoss
 from .exact.rows import EXPERIENCES, Rows
 from .exact.tape import Node, Parameters, Tape
 from .presets import ModelSettings
@@ -48,7 +49,15 @@ class NGrams:
             parameters.tables += [learned.node.data, learned.squares]
         parameters.tables += [self.rows.data, self.rows.squares]
         self.bias = parameters.add(torch.zeros(256, device=device))
+        self.own_loss = OwnLoss(device) if settings.ngram_own else None
+        if self.own_loss is not None:
+            parameters.tables.append(self.own_loss.gain)
+        self._symbols: Tensor | None = None
         self._first_gates = torch.arange(count, device=device) * EXPERIENCES
+
+    def tell(self, symbols: Tensor) -> None:
+        """Take the true bytes, int64 [lanes], of the logits returned last, before these are learnt from."""
+        self._symbols = symbols
 
     def forward(self, tape: Tape, logits: Node, slots: Tensor) -> Node:
         """Return the logits, [lanes, 256], with what is added to them; slots int64 [contexts, lanes]."""
@@ -62,7 +71,15 @@ class NGrams:
             passed.add_gradient(joined.take_gradient().reshape(passed.data.shape))
 
         tape.record(backward)
-        return add(tape, logits, linear(tape, joined, self.weight.on(tape), self.bias))
+        added = linear(tape, joined, self.weight.on(tape), self.bias)
+        if self.own_loss is None:
+            return add(tape, logits, added)
+        return self.own_loss.add(tape, logits, added, self._true)
+
+    def _true(self) -> Tensor:
+        if self._symbols is None:
+            raise RuntimeError("what is learnt from was not told")
+        return self._symbols
 
 
 class WithNGrams:

@@ -24,11 +24,12 @@ __all__ = [
     "Preset",
     "Semantics",
     "resolve",
+    "with_drop",
     "with_ngrams",
 ]
 
-Semantics = bool | Literal["ngrams", "both"]
-"""What is put to a network: the SEB or nothing; n-grams beside it; or both."""
+Semantics = bool | Literal["drop", "ngrams", "both"]
+"""What is put to a network: the SEB or nothing; the SEB, which drops patches; n-grams beside it; or both."""
 
 NUMERICS_VERSION = 1
 """The set of exact operations (docs/numerics.md) that new frames are made with."""
@@ -65,9 +66,14 @@ class ModelSettings:
     The Transformer of NNCP attends to `context` bytes before those of its update, and updates its weights
     once in `update_steps` steps.
 
+    With the SEB, once `drop_step` steps are learned, the patches older than the oldest that has weight are
+    dropped: one has, if a masked weight of it is at least `drop_below` thousandths of the largest. With 0,
+    in both, none is.
+
     `ngrams` are the contexts beside the network: bit i of each says whether the byte i places before the
     newest is part of it. Each has 2^`ngram_bits` rows of `ngram_size` values, which learn with the rate
-    `ngram_rate`, in millionths. Without them all of these are 0.
+    `ngram_rate`, in millionths. With `ngram_own` 1 the network learns by its own loss while they gain little,
+    with 0 by that of both alone. Without them all of these are 0.
 
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
     slots. It has none of the settings before, and others do not have these.
@@ -101,6 +107,9 @@ class ModelSettings:
     ngram_bits: int = 0
     ngram_size: int = 0
     ngram_rate: int = 0
+    ngram_own: int = 0
+    drop_step: int = 0
+    drop_below: int = 0
 
     @property
     def width(self) -> int:
@@ -273,7 +282,19 @@ _NGRAMS = (0b1, 0b11, 0b111, 0b1111, 0b11111, 0b10, 0b1000, 0b1010, 0b1000_0000)
 def with_ngrams(model: ModelSettings) -> ModelSettings:
     """Return the model with n-grams beside it, of as many rows as suit its size."""
     bits = 16 if model.hidden > 512 else 14
-    return replace(model, ngrams=_NGRAMS, ngram_bits=bits, ngram_size=16, ngram_rate=100_000)
+    return replace(model, ngrams=_NGRAMS, ngram_bits=bits, ngram_size=16, ngram_rate=100_000, ngram_own=1)
+
+
+_DROP_STEP = 512
+_DROP_BELOW, _DROP_BELOW_OF_TOKENS = 60, 250
+
+
+def with_drop(model: ModelSettings) -> ModelSettings:
+    """Return the model, which has the SEB, so that patches of no weight are dropped in time."""
+    step = -(-_DROP_STEP // model.update_steps) * model.update_steps
+    # The weights of tokens start spread out, and stay so.
+    below = _DROP_BELOW_OF_TOKENS if model.tokens else _DROP_BELOW
+    return replace(model, drop_step=step, drop_below=below)
 
 
 NETWORKS: dict[str, dict[bool, Preset]] = {
@@ -366,14 +387,14 @@ def resolve(
 ) -> Preset:
     """Return the preset for a level, or for a named network, with its lanes, segments and SEB as asked.
 
-    A network that the SEB cannot stand in front of comes without it. With "ngrams" n-grams stand beside
-    the network alone, with "both" beside the one with the SEB. A name that is not in NETWORKS can be
-    that of a network of another package (outside.py). Without `unpack` streams that are packed already stay
-    as they are.
+    A network that the SEB cannot stand in front of comes without it. With "drop" the SEB drops patches of no
+    weight. With "ngrams" n-grams stand beside the network alone, with "both" beside the one with the SEB. A
+    name that is not in NETWORKS can be that of a network of another package (outside.py). Without `unpack`
+    streams that are packed already stay as they are.
 
-    Raises UsageError for a level outside 1 to 9, an unknown name, n-grams beside a memory of contexts, or
-    lanes or a segment size that the format does not have; UnsupportedError for a network of another package
-    that does not load.
+    Raises UsageError for a level outside 1 to 9, an unknown name, "drop" where there is no SEB, n-grams
+    beside a memory of contexts, or lanes or a segment size that the format does not have; UnsupportedError
+    for a network of another package that does not load.
     """
     if network is not None:
         if network in NETWORKS:
@@ -383,15 +404,19 @@ def resolve(
         else:
             known = ", ".join(sorted({*NETWORKS, *outside.names()}))
             raise UsageError(f"unknown network {network!r}: choose one of {known}")
-        preset = presets[semantics in (True, "both") and True in presets]
+        preset = presets[semantics in (True, "drop", "both") and True in presets]
     else:
         level = DEFAULT_LEVEL if level is None else level
         if level not in LEVELS:
             raise UsageError(f"level {level} is not one of {min(LEVELS)} to {max(LEVELS)}")
         preset = LEVELS[level]
-    if isinstance(semantics, str):
+    if semantics == "drop":
+        if not preset.model.semantics:
+            raise UsageError("patches are those of the SEB: name a network that has it with --network")
+        preset = replace(preset, model=with_drop(preset.model))
+    elif isinstance(semantics, str):
         if semantics not in ("ngrams", "both"):
-            raise UsageError(f"semantics must be True, False, 'ngrams' or 'both', not {semantics!r}")
+            raise UsageError(f"semantics must be True, False, 'drop', 'ngrams' or 'both', not {semantics!r}")
         preset = replace(preset, model=_beside_ngrams(preset.model))
     if lanes is not None:
         most = preset.model.most_lanes

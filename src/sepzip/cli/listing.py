@@ -113,7 +113,8 @@ def _network(frame: FrameSummary) -> str:
     if frame.model is None:
         return "stored"
     model = frame.model
-    return "seb+" * model.semantics + model.network + "+ngrams" * bool(model.ngrams)
+    block = "seb-drop+" if model.drop_step else "seb+"
+    return block * model.semantics + model.network + "+ngrams" * bool(model.ngrams)
 
 
 def _memory(summary: FileSummary) -> str:

@@ -131,8 +131,9 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
 @click.option(
     "--seb",
     "block",
-    type=click.Choice(["patches", "ngrams", "both"]),
-    help="What is put to the network: the published block, n-grams, or both.  [default: patches]",
+    type=click.Choice(["patches", "drop", "ngrams", "both"]),
+    help="What is put to the network: the published block, the same dropping patches of no weight, n-grams, "
+    "or the first and n-grams.  [default: patches]",
 )
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")
@@ -244,5 +245,5 @@ def _command(
 
 
 def _semantics(block: str | None, no_seb: bool) -> Semantics:
-    blocks: dict[str | None, Semantics] = {"ngrams": "ngrams", "both": "both"}
+    blocks: dict[str | None, Semantics] = {"drop": "drop", "ngrams": "ngrams", "both": "both"}
     return blocks.get(block, not no_seb)

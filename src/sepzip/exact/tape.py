@@ -8,9 +8,13 @@ in which the operations were recorded, always.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..semantics import Semantics
 
 __all__ = ["Node", "ParameterNode", "Parameters", "Tape"]
 
@@ -58,7 +62,8 @@ class Parameters:
 
     One buffer lets the optimizer treat every weight in one pass. Each parameter begins at a multiple of
     ALIGNMENT numbers, so that kernels can read it in wide words; what lies between is zero and stays so.
-    `tables` hold what is learnt by rules of their own, a few places in a step.
+    `tables` hold what is learnt by rules of their own, a few places in a step; `semantics` is the SEB, where
+    there is one.
     """
 
     ALIGNMENT = 64
@@ -69,6 +74,7 @@ class Parameters:
         self.data = torch.empty(0)
         self.grad = torch.empty(0)
         self.tables: list[torch.Tensor] = []
+        self.semantics: Semantics | None = None
 
     def add(self, initial: Tensor) -> ParameterNode:
         """Return a parameter that starts as `initial`; usable once `seal` has been called."""

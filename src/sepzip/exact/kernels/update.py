@@ -86,6 +86,10 @@ class Parameter(NamedTuple):
     first: Tensor
     second: Tensor
 
+    def after(self, rows: int) -> Parameter:
+        """Return what comes after the first `rows` rows."""
+        return Parameter(self.weight[rows:], self.first[rows:], self.second[rows:])
+
 
 @dataclass(frozen=True)
 class Learner:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from .shared import FusedFront
+
 __all__ = ["FusedNetwork"]
 
 
@@ -13,6 +15,12 @@ class FusedNetwork(Protocol):
     """What the function `fuse` of a network's kernels makes: its forward and backward pass.
 
     Both launch kernels only; every tensor keeps its address from step to step.
+    """
+
+    front: FusedFront
+    """What makes the network's input, as the module's function `fuse_front` makes it of the plain network's.
+
+    One with other patches can stand in its place from the next step on.
     """
 
     by_logits: Tensor

@@ -39,7 +39,7 @@ from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST, INT16_MOST, quantise
 from ...exact.tape import ParameterNode
 from ...exact.workspace import Workspace
-from ...semantics import SHARPNESS, SemanticsEnhancement
+from ...semantics import SemanticsEnhancement
 from ..pac import PAC, Embedding, FeedForward, LaneLayer
 from .shared import (
     FusedFront,
@@ -52,7 +52,7 @@ from .shared import (
     store_quantised,
 )
 
-__all__ = ["FusedPAC", "fuse"]
+__all__ = ["FusedPAC", "fuse", "fuse_front"]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
@@ -509,31 +509,43 @@ def fuse(
     A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
     int64 [1], counts the steps before.
     """
-    front: FusedFront
+    front = fuse_front(network, state, learner, history, position, workspace)
+    return FusedPAC(network, front, state, learner, lanes, steps, workspace)
+
+
+def fuse_front(
+    network: PAC,
+    state: Parameters,
+    learner: Learner,
+    history: Tensor,
+    position: Tensor,
+    workspace: Workspace,
+) -> FusedFront:
+    """Return the kernels of the plain network's front; the arguments are those of `fuse`."""
     plain = network.front
     if isinstance(plain, SemanticsEnhancement):
-        front = FusedSemantics(
+        # Of the patches, and of the rows of bytes, those that are dropped come first.
+        first = plain.dropped
+        return FusedSemantics(
             state(plain.table),
-            state(plain.weight),
+            state(plain.weight).after(first),
             state(plain.bias),
-            state(plain.mask),
-            plain.kept,
-            SHARPNESS,
+            state(plain.mask).after(first),
+            plain.kept[first:],
+            plain.sharpness,
             plain.patch,
-            history,
+            history[first:],
             position,
             learner.size,
             learner.epsilon,
             workspace,
         )
-    elif isinstance(plain, Embedding):
+    if isinstance(plain, Embedding):
         context = network.context
-        front = FusedEmbedding(
+        return FusedEmbedding(
             state(plain.table), history, position, context, learner.size, learner.epsilon, workspace
         )
-    else:
-        raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
-    return FusedPAC(network, front, state, learner, lanes, steps, workspace)
+    raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
 
 
 class _Block:
@@ -656,7 +668,7 @@ class FusedPAC:
         workspace: Workspace,
     ) -> None:
         """Take over from `network`, whose caches are filled; `steps`, int64 [1], counts the steps before."""
-        self._front = front
+        self.front = front
         self._learner = learner
         self._lanes = lanes
         self._steps = steps
@@ -703,7 +715,7 @@ class FusedPAC:
 
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
-        rows = self._front.forward()
+        rows = self.front.forward()
         before = None
         for block in self._blocks:
             self._start(block, before, rows)
@@ -743,7 +755,7 @@ class FusedPAC:
             self._block_backward(self._blocks[index], self._blocks[index - 1] if index else None)
         with self._aside.branch():
             self._columns.run(self._learner)
-        self._front.backward(self._rows)
+        self.front.backward(self._rows)
         self._aside.join()
 
     def settle(self) -> None:

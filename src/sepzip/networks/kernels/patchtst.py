@@ -39,10 +39,10 @@ from ..patchtst import BatchNorm, PatchTST
 from ..trace import Linear
 from .mixture import FusedMixture
 from .shared import FusedFront, Parameters, Shared, new_digits
-from .token_front import fuse_front
+from .token_front import fuse_front, token_count
 from .trace_rows import mixed_kernel
 
-__all__ = ["FusedPatchTST", "fuse"]
+__all__ = ["FusedPatchTST", "fuse", "fuse_front"]
 
 
 def fuse(
@@ -60,7 +60,8 @@ def fuse(
     A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
     int64 [1], counts the steps before.
     """
-    front, tokens = fuse_front(network.front, state, learner, history, position, workspace)
+    front = fuse_front(network, state, learner, history, position, workspace)
+    tokens = token_count(network.front)
     return FusedPatchTST(network, front, state, learner, lanes, tokens, workspace)
 
 
@@ -140,7 +141,7 @@ class FusedPatchTST:
         workspace: Workspace,
     ) -> None:
         """Take over from `network`, which sees so many tokens of each lane."""
-        self._front = front
+        self.front = front
         self._learner = learner
         self._lanes, self._heads = lanes, network.heads
         rows = lanes * tokens
@@ -215,7 +216,7 @@ class FusedPatchTST:
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
         self._columns.clear()
-        tokens = self._front.forward().view(self._x.shape)
+        tokens = self.front.forward().view(self._x.shape)
         self._attend(tokens)
         self._feed_forward()
         if self._mixture is None:
@@ -254,7 +255,7 @@ class FusedPatchTST:
         self._attention_backward()
         with self._aside.branch():
             self._columns.run(learner)
-        self._front.backward(self._by_tokens)
+        self.front.backward(self._by_tokens)
         self._aside.join()
 
     def settle(self) -> None:

@@ -10,41 +10,44 @@ from ...exact.kernels.update import Learner
 from ...exact.workspace import Workspace
 from ...semantics import TokenSemantics
 from ..base import Front
-from ..trace import Tokens
+from ..patchtst import PatchTST
+from ..trace import TRACE, Tokens
 from .shared import FusedFront, Parameters
 
-__all__ = ["fuse_front"]
+__all__ = ["fuse_front", "token_count"]
 
 
 def fuse_front(
-    plain: Front,
+    network: TRACE | PatchTST,
     state: Parameters,
     learner: Learner,
     history: Tensor,
     position: Tensor,
     workspace: Workspace,
-) -> tuple[FusedFront, int]:
-    """Return the kernels of a plain front, and how many tokens of each lane it makes."""
+) -> FusedFront:
+    """Return the kernels of a plain network's front; the arguments are those of the networks' `fuse`."""
+    plain = network.front
     if isinstance(plain, TokenSemantics):
-        semantics = FusedTokenSemantics(
+        # Of the patches, and of the rows of bytes, those that are dropped come first.
+        first = plain.dropped
+        return FusedTokenSemantics(
             state(plain.table),
-            state(plain.weight),
+            state(plain.weight).after(first),
             state(plain.bias),
-            state(plain.mask),
-            plain.kept.view(-1),
+            state(plain.mask).after(first),
+            plain.kept.view(-1)[first:],
             plain.sharpness,
             plain.patch,
-            plain.positions,
-            history,
+            plain.positions[first:],
+            history[first:],
             position,
             learner.size,
             learner.epsilon,
             workspace,
         )
-        return semantics, plain.weight.data.shape[1]
     if isinstance(plain, Tokens):
-        context, more = plain.positions.shape
-        embedding = FusedEmbedding(
+        context = len(plain.positions)
+        return FusedEmbedding(
             state(plain.table),
             history,
             position,
@@ -55,5 +58,14 @@ def fuse_front(
             plain.positions,
             squashed=False,
         )
-        return embedding, context * (plain.table.data.shape[1] + more) // plain.width
+    raise TypeError(f"no kernels for a front of type {type(plain).__name__}")
+
+
+def token_count(plain: Front) -> int:
+    """Return how many tokens of each lane a plain front makes."""
+    if isinstance(plain, TokenSemantics):
+        return plain.weight.data.shape[1]
+    if isinstance(plain, Tokens):
+        context, more = plain.positions.shape
+        return context * (plain.table.data.shape[1] + more) // plain.width
     raise TypeError(f"no kernels for a front of type {type(plain).__name__}")

@@ -33,7 +33,7 @@ from ..trace import DEPTH, TRACE, Linear
 from ..trace import Norm as PlainNorm
 from .mixture import FusedMixture
 from .shared import FusedFront, Norm, Parameters, Shared, new_digits
-from .token_front import fuse_front
+from .token_front import fuse_front, token_count
 from .trace_rows import (
     attended_kernel,
     between_kernel,
@@ -46,7 +46,7 @@ from .trace_rows import (
     norm_kernel,
 )
 
-__all__ = ["FusedTRACE", "fuse"]
+__all__ = ["FusedTRACE", "fuse", "fuse_front"]
 
 if DEPTH != 2:
     raise AssertionError("the layers that are used twice learn from two uses")
@@ -67,7 +67,8 @@ def fuse(
     A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
     int64 [1], counts the steps before.
     """
-    front, tokens = fuse_front(network.front, state, learner, history, position, workspace)
+    front = fuse_front(network, state, learner, history, position, workspace)
+    tokens = token_count(network.front)
     queries = 1 if network.mixture is None else tokens
     return FusedTRACE(network, front, state, learner, lanes, tokens, queries, workspace)
 
@@ -111,7 +112,7 @@ class FusedTRACE:
         workspace: Workspace,
     ) -> None:
         """Take over from `network`, of whose `tokens` of each lane the newest `queries` attend."""
-        self._front = front
+        self.front = front
         self._learner = learner
         self._lanes, self._heads = lanes, network.heads
         self._tokens, self._queries = tokens, queries
@@ -218,7 +219,7 @@ class FusedTRACE:
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
         self._columns.clear()
-        tokens = self._front.forward()
+        tokens = self.front.forward()
         self._start(tokens)
         linear_forward(
             self._whole,
@@ -280,7 +281,7 @@ class FusedTRACE:
         with self._aside.branch():
             norm_columns(self._by_norm, self._normal, self._attention_columns)
             self._columns.run(learner)
-        self._front.backward(self._by_tokens)
+        self.front.backward(self._by_tokens)
         self._aside.join()
 
     def settle(self) -> None:
