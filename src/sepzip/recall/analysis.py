@@ -23,10 +23,11 @@ _LONGEST_NUMBER = 8
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
-_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE = range(7)
+_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP = range(8)
 
-_PRIMED_MOST = {_TEXT: 1 << 24, _PROGRAM: 1 << 22}
-"""By profile, the bytes of a segment up to which reading the primer first can be worth its time."""
+_PRIMED_MOST = {_TEXT: 1 << 24, _MARKUP: 1 << 24, _PROGRAM: 1 << 22, _TABLE: 1 << 22}
+"""By profile, the bytes of a segment up to which reading the primer first can be worth its time: of the plan
+that is best without."""
 
 
 def _difference_entropies(data: NDArray[np.uint8], most: int, pieces: int) -> NDArray[np.float64]:
@@ -46,17 +47,23 @@ def choose_plan(data: NDArray[np.uint8], model: ModelSettings, row: int = 0) -> 
     candidates = _candidates(data)
     if 3 <= row <= MOST_RECORD:
         candidates += [Plan(_RECORDS, row), Plan(_SAMPLES, row, sample=1)]
-    candidates += [
-        plan._replace(primer=1) for plan in candidates if len(data) <= _PRIMED_MOST.get(plan.profile, 0)
-    ]
-    if len(candidates) == 1:
+    if len(candidates) == 1 and not _may_read_primer(candidates[0], data):
         return candidates[0]
     start = max(0, (len(data) - _SAMPLE) // 2)
     # Samples and 8-byte numbers begin in it where they begin in the segment; a record may begin anywhere, for
     # its columns are told apart whatever the first one's number.
     start -= start % _LONGEST_NUMBER
     sample = data[start : start + _SAMPLE]
-    return min(candidates, key=lambda plan: _size(sample, plan, model))
+    size, plan = min(((_size(sample, plan, model), plan) for plan in candidates), key=lambda tried: tried[0])
+    primed = plan._replace(primer=1)
+    if _may_read_primer(plan, data) and _size(sample, primed, model) < size:
+        return primed
+    return plan
+
+
+def _may_read_primer(plan: Plan, data: NDArray[np.uint8]) -> bool:
+    """Return whether reading the primer first can be worth its time."""
+    return len(data) <= _PRIMED_MOST.get(plan.profile, 0)
 
 
 def _size(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
@@ -78,9 +85,12 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
     letters = np.count_nonzero(counts > len(sample) // 200)
     if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
-        text = [Plan(_TEXT), Plan(_TABLE)]
+        text = [Plan(_TEXT), Plan(_MARKUP), Plan(_TABLE)]
         return [Plan(_GENOME), *text] if letters <= 8 else text
     candidates = [Plan(_PROGRAM, calls=int(_has_calls(data)))]
+    if control <= 0.15 * len(sample):
+        # An archive of texts has zeros between them.
+        candidates.append(Plan(_MARKUP))
     most = min(_RECORD_MOST, len(data) // 8)
     if len(data) <= most + 2 * _PIECE:
         return [*candidates, Plan(_TEXT)]

@@ -125,6 +125,9 @@ _CONTEXTS: dict[str, dict[int, int]] = {
     "sm6": _last(0xF8, 0xF0, 0xF0, 0xF0, 0xE0, 0xE0),
     "s345": _fields(_LAST_3, _LAST_4, _LAST_5),
     "wc": _fields(Field.WORD, Field.COLUMN_IN_TEXT),
+    "w12": _fields(_LAST_1, Field.WORD_BEFORE, Field.WORD_BEFORE_THAT),
+    "o2w2": _fields(_LAST_1, _LAST_2, Field.WORD_BEFORE_THAT),
+    "wi2": _fields(Field.WORD, Field.FOLLOWED_TWO),
     "bw": _fields(Field.BEGINNING, Field.WORD, _LAST_1),
     "bww": _fields(Field.BEGINNING, Field.WORD, _LAST_1, Field.WORD_BEFORE),
     "bgw": _fields(Field.BEGINNING, Field.GAPS, Field.WORD, _LAST_1),
@@ -199,7 +202,7 @@ def _profile(name: str, contexts: str, **uses: bool) -> Profile:
 PROFILES: dict[int, Profile] = {
     0: _profile(
         "text",
-        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 s345 bw bgw o12 a3 bc",
+        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 lc s345 w12 o2w2 wi2 o12",
         uses_text=True,
     ),
     1: _profile(
@@ -225,6 +228,11 @@ PROFILES: dict[int, Profile] = {
     6: _profile(
         "table",
         "o1 o2 o3 o4 a4 w a3 a2c i2 o6 a5 o12 bgw arc bc sm o8 ww ar3 gw a2r bww co3 wc a2o bw",
+        uses_text=True,
+    ),
+    7: _profile(
+        "markup",
+        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 s345 bw bgw o12 a3 bc",
         uses_text=True,
     ),
 }
