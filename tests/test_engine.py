@@ -224,8 +224,6 @@ from dataclasses import replace
 from sepzip import OutOfMemoryError, memory
 from sepzip.engine import encode_segment
 from sepzip.presets import ModelSettings
-from sepzip.segment import CodedBlock
-from sepzip.segment import CodedBlock
 memory.available = lambda device: None
 list(encode_segment(b"x" * 64, replace(ModelSettings(), hidden=16), 4, "cpu"))
 with open("/proc/self/statm") as file:

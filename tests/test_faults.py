@@ -24,10 +24,10 @@ _ENGINE = """
 import os, sys, time, types
 from sepzip.cli import sep_main
 from sepzip.errors import OutOfMemoryError
-from sepzip.frame import CodedBlock
+from sepzip.segment import CodedBlock
 from sepzip.memory import advice
 engine = types.ModuleType("sepzip.engine")
-def encode_segment(data, model, lanes, device, advance, profile):
+def encode_segment(data, model, lanes, device, advance, profile, row=0):
     # The first letter says what becomes of the segment.
     with open(BEGUN, "ab") as begun:
         begun.write(bytes(data[:1]))
