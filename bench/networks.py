@@ -105,10 +105,10 @@ def cases(options: argparse.Namespace, on_gpu: bool) -> Iterator[Case]:
         yield Case(f"level {level}", "", presets.resolve(level), size, on_gpu)
     for name in options.network:
         for block, semantics in BLOCKS.items():
-            preset = presets.resolve(network=name, semantics=semantics, lanes=options.lanes)
+            lanes = options.lanes or presets.resolve(network=name, semantics=semantics).lanes
+            preset = presets.resolve(network=name, semantics=semantics, lanes=lanes)
             kernels = on_gpu and base.has_kernels(preset.model, preset.lanes)
             steps = options.steps if kernels or not on_gpu else options.plain_steps
-            preset = presets.resolve(network=name, semantics=semantics, lanes=options.lanes or preset.lanes)
             yield Case(name, block, preset, preset.lanes * steps, kernels)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from .memory import memory_needed
 from .presets import ModelSettings, Preset
-from .profile import Profile
+from .profile import Profile, timed
 from .recompression.parts import Part, join
 from .scheduler import Job
 from .segment import CodedPart, Segment, coded_block_size, coded_size
@@ -34,7 +33,7 @@ def encoding_job(
         before = 0
         for part in parts:
             # A part that does not shrink is stored, all of a segment by whoever asked.
-            most = worth - before if len(parts) == 1 else len(part.content)
+            most = worth if len(parts) == 1 else len(part.content)
             coded.append(_encoded(part, preset, device, job, before, most, advance, profile))
             before += coded_size(coded[-1])
             if before >= worth or (len(parts) == 1 and coded[0].blocks is None):
@@ -108,7 +107,7 @@ def decoding_job(segment: Segment, profile: Profile | None) -> Job[bytearray]:
             return contents[0]
         for part, content in zip(parts, contents, strict=True):
             part.accept(content)
-        with nullcontext() if profile is None else profile.stage("pack"):
+        with timed(profile, "pack"):
             return join(contents, segment.size)
 
     return Job(decode, *_largest(model, [(part.lanes, part.size) for part in parts if part.lanes]))

@@ -10,7 +10,6 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,8 +20,8 @@ from .header import encode_header
 from .jobs import LEAST_CODED, decoding_job, encoding_job
 from .memory import Share, limit_in_bytes, within_limit
 from .presets import MOST_SEGMENT, Preset
-from .profile import Profile
-from .recompression.parts import MOST_TIMES, Part, split
+from .profile import Profile, timed
+from .recompression.parts import MOST_TIMES, Content, Part, split
 from .scheduler import Job, Scheduler
 from .segment import CodedPart, Segment
 from .wire import SupportsRead, SupportsWrite, read_up_to, write_all
@@ -38,8 +37,6 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 """Called now and then with the bytes that are done so far, of the input and of the output."""
-
-Content = bytes | bytearray | memoryview
 
 _BESIDE = 2
 """Segments in memory besides those in flight: one that is being read or waits, and one that is written."""
@@ -123,7 +120,7 @@ def decompress_stream(
             return False
         content = decompressor.decode()
         if sink is not None:
-            with _timed(profile, "write"):
+            with timed(profile, "write"):
                 write_all(sink, content)
         return True
 
@@ -147,10 +144,6 @@ def decompress_stream(
     return decompressor.bytes_in, decompressor.bytes_out
 
 
-def _timed(profile: Profile | None, stage: str) -> AbstractContextManager[None]:
-    return nullcontext() if profile is None else profile.stage(stage)
-
-
 class _WatchedSource:
     """Reads from a file, and calls `look` before each read: others get on while this thread would wait.
 
@@ -172,7 +165,7 @@ class _WatchedSource:
         self._look()
         while self._poll is not None and not self._poll.poll(1000 * _SECONDS_BETWEEN_LOOKS):
             self._look()
-        with _timed(self._profile, "read"):
+        with timed(self._profile, "read"):
             return self._file.read(size)
 
 
@@ -238,7 +231,7 @@ class Compressor:
         only = last and not self.bytes_in
         job = None
         if len(content) >= LEAST_CODED:
-            with _timed(self._profile, "unpack"):
+            with timed(self._profile, "unpack"):
                 parts = split(content) if self._preset.unpacks else [Part(content)]
             if not self.bytes_in:
                 largest = max(len(part.content) for part in parts)
@@ -284,7 +277,7 @@ class Compressor:
             self._write_oldest()
         if self._writer is None:
             self._writer = FrameWriter(self._sink, None)
-        with _timed(self._profile, "write"):
+        with timed(self._profile, "write"):
             self._writer.finish()
         self._report()
 
@@ -296,7 +289,7 @@ class Compressor:
     def _write_oldest(self) -> None:
         oldest = self._unwritten[0]
         parts = None if oldest.job is None else self._scheduler.wait(oldest.job)
-        with _timed(self._profile, "write"):
+        with timed(self._profile, "write"):
             if self._writer is None:
                 # A frame of one segment names its model only if that is used; a longer one always does.
                 model = None if oldest.only and parts is None else self._preset.model

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["DeviceReport", "Profile", "Report"]
+__all__ = ["DeviceReport", "Profile", "Report", "timed"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,8 @@ class Profile:
                 devices[name] = DeviceReport(device.streams, device.fitting, device.room, seconds)
                 total["idle"] = total.get("idle", 0.0) + idle
         return Report(wall, total, devices)
+
+
+def timed(profile: Profile | None, stage: str) -> contextlib.AbstractContextManager[None]:
+    """Count the time inside to a stage, if there is a profile."""
+    return contextlib.nullcontext() if profile is None else profile.stage(stage)

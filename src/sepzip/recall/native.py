@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import threading
 from functools import cache
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coder.binary import LaneCoders
-from ..errors import DeviceError
+from ..compiled import load
 from .plan import Settings
 from .state import Memory, Records
 
@@ -46,10 +45,7 @@ class Segment(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL:
-    spec = importlib.util.find_spec("sepzip.recall._memory")
-    if spec is None or spec.origin is None:
-        raise DeviceError("the compiled part of sepzip is missing: install sepzip again, with a C compiler")
-    library = ctypes.CDLL(spec.origin)
+    library = load("sepzip.recall._memory")
     library.sepzip_memory_run.argtypes = [
         ctypes.POINTER(Segment),
         *[ctypes.c_int64] * 3,

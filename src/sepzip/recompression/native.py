@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptError, DeviceError
+from ..compiled import load
+from ..errors import CorruptError
 
 __all__ = [
     "MOST_RAW",
@@ -84,10 +84,7 @@ class DeflateSettings(NamedTuple):
 
 @cache
 def _library() -> ctypes.CDLL:
-    spec = importlib.util.find_spec("sepzip.recompression._recompression")
-    if spec is None or spec.origin is None:
-        raise DeviceError("the compiled part of sepzip is missing: install sepzip again, with a C compiler")
-    library = ctypes.CDLL(spec.origin)
+    library = load("sepzip.recompression._recompression")
     address, number = ctypes.c_void_p, ctypes.c_int64
     arguments = {
         "inflate": [address, number, address, number, address, number, ctypes.POINTER(Inflated)],

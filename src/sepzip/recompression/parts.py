@@ -16,18 +16,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import CorruptError, TruncatedError
+from ..presets import MOST_SEGMENT
 from ..segment import MOST_PARTS
 from ..wire import ByteSource, varint
 
-__all__ = ["MOST_TIMES", "Part", "join", "split"]
+__all__ = ["MOST_TIMES", "Content", "Part", "join", "split"]
 
 MOST_TIMES = 5
 """A segment's parts have at most so many times its bytes."""
 
 _LEAST_PIXELS = 1 << 16
 """Bytes of pixels with rows of one length that are worth a part of their own."""
-
-_MOST_RAW = 1 << 30
 
 Content = bytes | bytearray | memoryview
 
@@ -43,7 +42,7 @@ def split(content: Content) -> list[Part]:
     """Return the parts of a segment's content, of which `join` makes it; one if nothing in it is packed."""
     from .streams import find
 
-    streams = find(memoryview(content), min((MOST_TIMES - 1) * len(content), _MOST_RAW - len(content)))
+    streams = find(memoryview(content), min((MOST_TIMES - 1) * len(content), MOST_SEGMENT - len(content)))
     if not streams:
         return [Part(content)]
     rows = Counter[int]()
@@ -89,7 +88,7 @@ def join(parts: Sequence[Content], size: int) -> bytearray:
     try:
         for _ in range(recipe.varint("a recipe's streams", 1, len(parts[0]))):
             gap = recipe.varint("a recipe's gap", 0, len(raws[0]))
-            count = recipe.varint("a packed stream's size", 0, _MOST_RAW)
+            count = recipe.varint("a packed stream's size", 0, MOST_SEGMENT)
             place = recipe.varint("a packed stream's part", 0, len(raws) - 1)
             method = Method.read(recipe)
             content += take(0, gap)
