@@ -103,6 +103,7 @@ class ModelSettings:
     beta2: int = 999_000
     contexts: int = 0
     table_bits: int = 0
+    recurrent: int = 0
     ngrams: tuple[int, ...] = ()
     ngram_bits: int = 0
     ngram_size: int = 0

@@ -6,18 +6,12 @@
 
    The arrays are made in state.py, which says what they hold. */
 
+#include "recurrent.h"
+
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A build for each set of vector instructions: the same integers, faster. What is called is built with it, for
-   alone it would have one build, without them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORISED __attribute__((flatten, target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define VECTORISED
-#endif
 
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
@@ -106,7 +100,7 @@ typedef struct {
     int64_t *at;
     const int64_t *end;
     uint8_t *data;
-    const int32_t *network;
+    Recurrent *recurrent;
 
     int64_t used_count;
     int64_t lanes;
@@ -362,16 +356,6 @@ static inline int code_bit(Segment *s, int64_t lane, uint32_t probability, int b
 
 static inline int64_t squashed(const Segment *s, int64_t x) { return s->squash[x + SQUASH_MOST + 1]; }
 
-/* The stretched probability of a 1 that a network's frequencies give after the bits `seen`. */
-static inline int32_t by_network(const Segment *s, int64_t lane, int64_t seen, int bit_number) {
-    const int32_t *starts = s->network + lane * 256;
-    int left = 8 - bit_number;
-    int64_t first = (seen << left) & 255, last = first + (1 << left);
-    int64_t start = starts[first], middle = starts[first + (1 << (left - 1))];
-    int64_t end = last < 256 ? starts[last] : 1 << 24;
-    return s->stretch[((end - middle) << 12) / (end - start)];
-}
-
 static inline int64_t corrected(const uint32_t *points, int64_t low, int64_t part) {
     return ((int64_t)(points[low] >> 16) * (APM_STEP - part) + (int64_t)(points[low + 1] >> 16) * part) / APM_STEP;
 }
@@ -489,7 +473,9 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
                 inputs[contexts + 2 * kind + 1] = second;
             }
             inputs[contexts + 2 * MATCHES] = CONSTANT;
-            if (s->network) inputs[contexts + 2 * MATCHES + 1] = by_network(s, lane, seen, bit_number);
+            if (s->recurrent) {
+                inputs[contexts + 2 * MATCHES + 1] = sepzip_recurrent_logit(s->recurrent, lane, (int)seen, bit_number);
+            }
 
             int32_t *rows = s->rows + record * SETS, *outputs = s->outputs + record * SETS;
             int32_t *errors = s->errors + record * (SETS + 1);
@@ -742,22 +728,36 @@ static void learn_lanes(Segment *s, int64_t step) {
     }
 }
 
+/* Let the nodes of the recurrent network learn from the step's bytes. */
+static void learn_nodes(Segment *s, int64_t step) {
+    uint8_t symbols[FREE];
+    for (int64_t lane = 0; lane < s->lanes; lane++) symbols[lane] = row_of(s, lane)[step];
+    sepzip_recurrent_learn_nodes(s->recurrent, step, symbols);
+}
+
 static void learn_task(Segment *s, int64_t task, int64_t step) {
     if (task < s->contexts) {
         learn_slots(s, task, step);
         learn_cells(s, task, step);
     } else if (task == s->contexts + SETS) {
         learn_last(s, step);
-    } else if (task > s->contexts + SETS) {
+    } else if (task == s->contexts + SETS + 1) {
         learn_correction(s, 0, step);
         learn_correction(s, 1, step);
         learn_lanes(s, step);
+    } else if (task == s->contexts + SETS + 2) {
+        learn_nodes(s, step);
+    } else {
+        sepzip_recurrent_learn_units(s->recurrent, step, (int)(task - s->contexts - SETS - 3));
     }
 }
 
 /* The functions that gain by vectors, and all that they call. */
 VECTORISED static void predict_lanes(Segment *s, int64_t first, int64_t end, int64_t step, int64_t active) {
-    for (int64_t lane = first; lane < end; lane++) predict_lane(s, lane, step, lane < active);
+    for (int64_t lane = first; lane < end; lane++) {
+        if (s->recurrent) sepzip_recurrent_forward(s->recurrent, lane, lane + 1, step, row_of(s, lane) + step - 1);
+        predict_lane(s, lane, step, lane < active);
+    }
 }
 
 VECTORISED static void learn_sets(Segment *s, int set, int64_t step) { learn_weights(s, set, step); }
@@ -811,7 +811,7 @@ static void meet(Meeting *meeting, int threads) {
 __attribute__((visibility("default"))) void sepzip_memory_run(
     Segment *s, int64_t first, int64_t steps, int64_t last_active, int thread, int threads, void *meeting
 ) {
-    int64_t tasks = s->contexts + SETS + 2;
+    int64_t tasks = s->contexts + SETS + 2 + (s->recurrent ? 1 + RECURRENT_TASKS : 0);
     int64_t begin = s->lanes * thread / threads, end = s->lanes * (thread + 1) / threads;
     for (int64_t step = first; step < first + steps; step++) {
         predict_lanes(s, begin, end, step, step == first + steps - 1 ? last_active : s->lanes);

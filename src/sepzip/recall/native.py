@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,17 @@ from numpy.typing import NDArray
 from ..coder.binary import LaneCoders
 from ..compiled import load
 from .plan import Settings
+from .recurrent import Recurrent, RecurrentRecords, new_recurrent_records
 from .state import Memory, Records
 
 __all__ = ["BoundSegment", "convert_calls", "count_differences"]
 
-_ARRAYS = (*Memory._fields, *Records._fields, *LaneCoders._fields, "network")
+_ARRAYS = (
+    *(name for name in Memory._fields if name != "recurrent"),
+    *Records._fields,
+    *LaneCoders._fields,
+    "recurrent",
+)
 _NUMBERS = (
     "used_count",
     "lanes",
@@ -32,6 +39,15 @@ _NUMBERS = (
     "decodes",
     "touched_stride",
 )
+
+
+class RecurrentNetwork(ctypes.Structure):
+    """Recurrent of recurrent.h: addresses of arrays, and the lanes."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (*Recurrent._fields, *RecurrentRecords._fields, "squash")),
+        ("lanes", ctypes.c_int64),
+    ]
 
 
 class Segment(ctypes.Structure):
@@ -77,6 +93,18 @@ def count_differences(data: NDArray[np.uint8], most: int, pieces: int, piece: in
     return counts
 
 
+def _addresses(arrays: Any) -> dict[str, int]:
+    """Return the addresses of the arrays of a named tuple by their names."""
+    addresses: dict[str, int] = {}
+    for name, array in arrays._asdict().items():
+        if not isinstance(array, np.ndarray):
+            continue
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{name} is not contiguous")
+        addresses[name] = array.ctypes.data
+    return addresses
+
+
 class BoundSegment:
     """Arrays bound to the compiled code, which are kept alive."""
 
@@ -87,20 +115,20 @@ class BoundSegment:
         settings: Settings,
         uses: tuple[bool, bool, bool, bool],
         coder: LaneCoders,
-        network: NDArray[np.int32] | None,
         decodes: bool,
     ) -> None:
-        self._kept = (memory, records, coder, network)
-        values: dict[str, int] = {}
-        for arrays in (memory._asdict(), records._asdict(), coder._asdict()):
-            for name, array in arrays.items():
-                if not array.flags.c_contiguous:
-                    raise ValueError(f"{name} is not contiguous")
-                values[name] = array.ctypes.data
+        recurrent = memory.recurrent
+        room = None if recurrent is None else new_recurrent_records(recurrent)
+        self._kept = (memory, records, coder, room)
         lanes, stride = memory.history.shape
+        self._recurrent = None
+        if recurrent is not None and room is not None:
+            addresses = _addresses(recurrent) | _addresses(room)
+            self._recurrent = RecurrentNetwork(**addresses, squash=memory.squash.ctypes.data, lanes=lanes)
+        values = _addresses(memory) | _addresses(records) | _addresses(coder)
         self._segment = Segment(
             **values,
-            network=None if network is None else network.ctypes.data,
+            recurrent=None if self._recurrent is None else ctypes.addressof(self._recurrent),
             used_count=len(memory.used),
             lanes=lanes,
             stride=stride,

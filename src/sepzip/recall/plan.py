@@ -40,7 +40,8 @@ class Plan(NamedTuple):
 class Settings(NamedTuple):
     """What compiled code takes of a plan and of the model's settings.
 
-    `contexts` is how many of the profile's are taken; a context's table has 2^`table_bits` slots.
+    `contexts` is how many of the profile's are taken; a context's table has 2^`table_bits` slots. `recurrent`
+    says whether a recurrent network stands beside them.
     """
 
     contexts: int
@@ -49,6 +50,7 @@ class Settings(NamedTuple):
     columns: int
     sample: int
     big_endian: int
+    recurrent: int
 
 
 def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
@@ -57,7 +59,9 @@ def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
     columns = plan.record if plan.record < _COLUMNS_MOST else 0
     # What is read before takes its slots as well.
     bits = table_bits(model, size + PRIMER_SIZE if plan.primer else size)
-    return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian)
+    return Settings(
+        contexts, bits, plan.record, columns, plan.sample, plan.big_endian, model.recurrent
+    )
 
 
 def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:

@@ -13,8 +13,18 @@ from ..lanes import longer_lanes, steps_for
 from .functions import SQUASH_MOST, functions
 from .plan import Plan, Settings
 from .profiles import INPUTS, MULTIPLIERS, masks
+from .recurrent import Recurrent, new_recurrent
 
-__all__ = ["FINGERPRINTED", "Memory", "Records", "fingerprint", "fingerprint_of", "new_memory", "new_records"]
+__all__ = [
+    "FINGERPRINTED",
+    "Memory",
+    "Records",
+    "arrays_of",
+    "fingerprint",
+    "fingerprint_of",
+    "new_memory",
+    "new_records",
+]
 
 MATCHES = 2
 MATCH_LEAST = (5, 32)
@@ -97,6 +107,14 @@ class Memory(NamedTuple):
     taps: NDArray[np.int32]
     tap_values: NDArray[np.int32]
     predictions: NDArray[np.int32]
+    recurrent: Recurrent | None
+
+
+def arrays_of(memory: Memory) -> dict[str, NDArray[Any]]:
+    """Return all arrays of a memory by name, those of its recurrent network too."""
+    arrays: dict[str, Any] = memory._asdict()
+    recurrent = arrays.pop("recurrent")
+    return arrays if recurrent is None else arrays | recurrent._asdict()
 
 
 class Records(NamedTuple):
@@ -171,6 +189,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         taps=taps,
         tap_values=np.zeros((lanes, TAPS), np.int32),
         predictions=np.zeros((lanes, PREDICTIONS), np.int32),
+        recurrent=new_recurrent(lanes) if settings.recurrent else None,
     )
 
 
