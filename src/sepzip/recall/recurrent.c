@@ -25,21 +25,8 @@ enum {
 /* What is kept of a layer's step for the way back. */
 enum { FORGET, OUTPUT, CANDIDATE, BEFORE, AFTER };
 
-#ifndef RATE
-#define RATE 0.006f
-#endif
-#ifndef NODE_RATE
-#define NODE_RATE 0.003f
-#endif
-#ifndef KEEP
-#define KEEP 0.999f
-#endif
-#ifndef LEAST_U
-#define LEAST_U 700000.0f
-#endif
-#ifndef LEAST_N
-#define LEAST_N 44000.0f
-#endif
+/* How far weights move, of units and of nodes; what is kept of a mean square; what is added to a square. */
+static const float RATE = 0.004f, NODE_RATE = 0.006f, KEEP = 0.999f, LEAST_UNIT = 700000.0f, LEAST_NODE = 44000.0f;
 static const float WEIGHT_MOST = 4.0f, WHOLE = 4096.0f, ROUND = 12582912.0f;
 
 static inline int32_t bounded(int32_t x, int32_t most) { return x < -most ? -most : x > most ? most : x; }
@@ -199,7 +186,7 @@ VECTORISED void sepzip_recurrent_learn_nodes(Recurrent *r, int64_t step, const u
     for (int n = 0; n < count; n++) {
         int64_t node = r->touched[n], at = node * OUTPUTS;
         int32_t *gradient = r->node_gradient + node * (OUTPUTS + 1);
-        move(OUTPUTS, r->node_weights + at, r->node_squares + at, r->node_whole + at, gradient, NODE_RATE, LEAST_N);
+        move(OUTPUTS, r->node_weights + at, r->node_squares + at, r->node_whole + at, gradient, NODE_RATE, LEAST_NODE);
         memset(gradient, 0, (OUTPUTS + 1) * sizeof *gradient);
     }
 }
@@ -216,7 +203,7 @@ static inline void learn_input(Recurrent *r, int64_t window, int layer, int inpu
     }
     int64_t at = ((int64_t)layer * INPUTS + input) * GATES;
     int16_t *whole = r->unit_whole + at, *turned = r->unit_turned + (int64_t)layer * GATES * INPUTS + input;
-    move(GATES, r->unit_weights + at, r->unit_squares + at, whole, gradient, RATE, LEAST_U);
+    move(GATES, r->unit_weights + at, r->unit_squares + at, whole, gradient, RATE, LEAST_UNIT);
     for (int i = 0; i < GATES; i++) turned[i * INPUTS] = whole[i];
 }
 
@@ -234,7 +221,7 @@ static inline void learn_byte(Recurrent *r, int64_t window, int layer, int byte)
     }
     if (!found) return;
     int64_t at = ((int64_t)layer * 256 + byte) * GATES;
-    move(GATES, r->row_weights + at, r->row_squares + at, r->row_whole + at, gradient, RATE, LEAST_U);
+    move(GATES, r->row_weights + at, r->row_squares + at, r->row_whole + at, gradient, RATE, LEAST_UNIT);
 }
 
 VECTORISED void sepzip_recurrent_learn_units(Recurrent *r, int64_t step, int task) {
