@@ -14,7 +14,8 @@ from sepzip.recall.device import DeviceCoders, DeviceMemory
 from sepzip.recall.native import BoundSegment
 from sepzip.recall.plan import Plan, Settings, uses_of
 from sepzip.recall.profiles import PROFILES
-from sepzip.recall.state import PAD, Memory, new_memory, new_records
+from sepzip.recall.recurrent import WINDOW
+from sepzip.recall.state import PAD, Memory, arrays_of, new_memory, new_records
 
 Bytes = NDArray[np.uint8]
 Case = tuple[Plan, Settings]
@@ -31,19 +32,18 @@ class Plain:
     ) -> None:
         self.size, self.lanes = size, lanes
         self.memory, records = new_memory(plan, settings, size, lanes), new_records(settings, lanes)
-        self.network = np.zeros((lanes, 256), np.int32)
         self._arguments = self.memory, records, settings, uses_of(plan), coders
         self._decodes = decodes
         self._steps = self.memory.history.shape[1] - PAD
         self._at = 0
 
-    def step(self, symbols: Bytes | None, network: NDArray[np.int32] | None) -> Bytes:
+    def step(self, symbols: Bytes | None) -> Bytes:
         """Code a byte of every lane and learn it; return them."""
         step, lanes, history = self._at, self.lanes, self.memory.history
         active = longer_lanes(self.size, lanes) if step == self._steps - 1 else lanes
         if symbols is not None:
             history[:, PAD + step] = symbols
-        BoundSegment(*self._arguments, network, self._decodes).run(step, 1, active)
+        BoundSegment(*self._arguments, self._decodes).run(step, 1, active)
         self._at += 1
         return history[:, PAD + step].copy()
 
@@ -71,20 +71,11 @@ def decoders_of(coders: LaneCoders, first: NDArray[np.int64]) -> LaneCoders:
     return LaneCoders(low, low + 0xFFFFFFFF, code, first + 4, end, data)
 
 
-def networks(size: int, lanes: int, step: int) -> NDArray[np.int32]:
-    """Return the starts of frequencies, int32 [lanes, 256], that favour some bytes by far."""
-    generator = np.random.default_rng(size + step)
-    weights = generator.random((lanes, 256)) ** 8 + 1e-6
-    counts = np.maximum((weights / weights.sum(1, keepdims=True) * (1 << 23)).astype(np.int64), 1)
-    counts[:, 255] += (1 << 24) - counts.sum(1)
-    starts: NDArray[np.int64] = np.cumsum(counts, 1) - counts
-    return starts.astype(np.int32)
-
-
 def same_memory(device: DeviceMemory, plain: Memory, step: int) -> None:
     """Assert that both are the same to the last bit."""
-    for name, array in device.numpy()._asdict().items():
-        expected = getattr(plain, name)
+    of_plain = arrays_of(plain)
+    for name, array in arrays_of(device.numpy()).items():
+        expected = of_plain[name]
         assert array.dtype == expected.dtype and array.shape == expected.shape
         assert np.array_equal(array, expected), (name, step, np.argwhere(array != expected)[:5].tolist())
 
@@ -94,7 +85,7 @@ def same_coders(device: DeviceCoders, plain: LaneCoders) -> None:
         assert np.array_equal(array[: len(getattr(plain, name))], getattr(plain, name)), name
 
 
-def check(case: Case, data: Bytes, lanes: int, has_network: bool = False) -> None:
+def check(case: Case, data: Bytes, lanes: int) -> None:
     """Assert that the twins are the same after every step, encoding and decoding."""
     plan, settings = case
     symbols = split_lanes(data, lanes)
@@ -104,17 +95,14 @@ def check(case: Case, data: Bytes, lanes: int, has_network: bool = False) -> Non
         if decodes:
             coders = decoders_of(coders, first)
         plain = Plain(plan, settings, len(data), lanes, coders, decodes)
-        memory = DeviceMemory(plan, settings, len(data), lanes, DEVICE, has_network)
+        memory = DeviceMemory(plan, settings, len(data), lanes, DEVICE)
         on_device = DeviceCoders.new(lanes, len(coders.data), DEVICE)
         on_device.load(coders)
         if not decodes:
             memory.see(torch.from_numpy(symbols).to(DEVICE), 0)
         for step, row in enumerate(symbols):
-            network = networks(len(data), lanes, step) if has_network else None
-            if network is not None:
-                memory.starts.copy_(torch.from_numpy(network))
             memory.step(on_device, decodes)
-            found = plain.step(None if decodes else row, network)
+            found = plain.step(None if decodes else row)
             assert found.tolist() == row.tolist()
             assert memory.seen(step, step + 1).cpu().numpy()[0].tolist() == row.tolist()
             if not decodes:
@@ -126,13 +114,19 @@ def check(case: Case, data: Bytes, lanes: int, has_network: bool = False) -> Non
 
 
 def whole(
-    profile: int, table_bits: int, record: int = 0, sample: int = 0, big_endian: int = 0, contexts: int = 0
+    profile: int,
+    table_bits: int,
+    record: int = 0,
+    sample: int = 0,
+    big_endian: int = 0,
+    contexts: int = 0,
+    recurrent: int = 0,
 ) -> Case:
     """Return a plan with all of its profile's contexts, or so many, and tables of a given size."""
     plan = Plan(profile, record, sample, big_endian)
     contexts = contexts or len(PROFILES[profile].contexts)
     columns = record if record < 1024 else 0
-    return plan, Settings(contexts, table_bits, record, columns, sample, big_endian)
+    return plan, Settings(contexts, table_bits, record, columns, sample, big_endian, recurrent)
 
 
 def some_text(text: bytes, size: int) -> Bytes:
@@ -167,8 +161,10 @@ def test_lanes_that_fight_for_buckets(text: bytes, table_bits: int) -> None:
     check(whole(1, table_bits), some_text(text, 34 * SCALE), 12)
 
 
-def test_few_contexts_and_a_network(text: bytes) -> None:
-    check(whole(0, 10, contexts=5), some_text(text, 22 * SCALE), 4, has_network=True)
+def test_a_recurrent_network(text: bytes) -> None:
+    # Two windows of its steps, so that its weights have moved.
+    lanes = 2
+    check(whole(0, 8, contexts=2, recurrent=1), some_text(text, (2 * WINDOW + 3) * lanes), lanes)
 
 
 def test_long_matches() -> None:

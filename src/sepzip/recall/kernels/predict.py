@@ -65,7 +65,6 @@ _NIBBLE = tl.constexpr(NIBBLE)
 _CONSTANT = tl.constexpr(256)
 _LEAST = tl.constexpr(2)
 _MOST = tl.constexpr(65536 - _LEAST.value)
-_TOTAL = tl.constexpr(1 << 24)
 _WHOLE = tl.constexpr(0xFFFFFFFF)
 _HALF = tl.constexpr(1 << 12)
 
@@ -187,19 +186,6 @@ def _rows_and_contexts(
 
 
 @triton.jit
-def _by_network(stretch, starts, seen, bit_number):
-    """Return the stretched probability of a 1 that a network's frequencies give after the bits `seen`."""
-    left = 8 - bit_number
-    first = (seen << left) & 255
-    last = first + (1 << left)
-    start = tl.load(starts + first)
-    middle = tl.load(starts + first + (1 << (left - 1)))
-    end = tl.load(starts + last, mask=last < 256, other=_TOTAL)
-    part = ((end - middle).to(tl.int64) << 12) // (end - start)
-    return tl.load(stretch + (part & 4095).to(tl.int32)).to(tl.int32)
-
-
-@triton.jit
 def _corrected(table, context, low, part):
     """Return the table's probability between two of a context's points."""
     point = table + context * _APM_POINTS + low
@@ -217,7 +203,7 @@ def _predict_nodes(
     apm,
     weights,
     final_weights,
-    network,
+    logits,
     seen,
     bit_number,
     node,
@@ -235,7 +221,7 @@ def _predict_nodes(
     choice,
     CONTEXTS: tl.constexpr,
     bucket_bits,
-    NETWORK: tl.constexpr,
+    RECURRENT: tl.constexpr,
 ):
     """Predict the bits that follow the bits `seen`, which are `node` of a nibble, all int32 [nodes].
 
@@ -269,9 +255,8 @@ def _predict_nodes(
     x = tl.where(context == CONTEXTS + 2, first[:, None], x)
     x = tl.where(context == CONTEXTS + 3, second[:, None], x)
     x = tl.where(context == CONTEXTS + 4, _CONSTANT, x)
-    if NETWORK:
-        first = _by_network(stretch, network, seen, bit_number)
-        x = tl.where(context == CONTEXTS + 5, first[:, None], x)
+    if RECURRENT:
+        x = tl.where(context == CONTEXTS + 5, tl.load(logits + seen)[:, None], x)
     out_0, out_1 = _dot(x, weight_0), _dot(x, weight_1)
     out_2, out_3 = _dot(x, weight_2), _dot(x, weight_3)
     mixed = out_0.to(tl.int64) * final_0 + out_1.to(tl.int64) * final_1
@@ -517,7 +502,7 @@ def predict_kernel(
     taps,
     tap_values,
     predictions,
-    network,
+    logits,
     lows,
     highs,
     codes,
@@ -553,7 +538,7 @@ def predict_kernel(
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
-    NETWORK: tl.constexpr,
+    RECURRENT: tl.constexpr,
     DECODES: tl.constexpr,
 ):
     lane = tl.program_id(0)
@@ -563,7 +548,7 @@ def predict_kernel(
     row = history + lane.to(tl.int64) * pitch
     state += lane * _LANE_NUMBERS
     followed_one += lane * 256
-    network += lane * 256
+    logits += lane * 256
     active = (step < steps - 1) | (lane < longer)
     last = tl.load(row + (step - 1)).to(tl.int32)
     before = tl.load(row + (step - 2)).to(tl.int32)
@@ -647,7 +632,7 @@ def predict_kernel(
             apm,
             weights,
             final_weights,
-            network,
+            logits,
             seen_0,
             quarter,
             node,
@@ -665,7 +650,7 @@ def predict_kernel(
             choice,
             CONTEXTS,
             bucket_bits,
-            NETWORK,
+            RECURRENT,
         )
         upper, low, high, code, at = _decode_nibble(predicted_0[0], low, high, code, at, data, end)
         upper = tl.where(active, upper, 0)
@@ -681,7 +666,7 @@ def predict_kernel(
             apm,
             weights,
             final_weights,
-            network,
+            logits,
             seen_1,
             quarter + 4,
             node,
@@ -699,7 +684,7 @@ def predict_kernel(
             choice,
             CONTEXTS,
             bucket_bits,
-            NETWORK,
+            RECURRENT,
         )
         lower, low, high, code, at = _decode_nibble(predicted_1[0], low, high, code, at, data, end)
         lower = tl.where(active, lower, 0)
@@ -733,7 +718,7 @@ def predict_kernel(
             apm,
             weights,
             final_weights,
-            network,
+            logits,
             seen,
             bit_number,
             (seen & ((1 << quarter) - 1)) | (1 << quarter),
@@ -751,7 +736,7 @@ def predict_kernel(
             choice,
             CONTEXTS,
             bucket_bits,
-            NETWORK,
+            RECURRENT,
         )
         for i in tl.static_range(8):
             probability = tl.sum(tl.where(bit_number == i, probabilities, 0), 0)
