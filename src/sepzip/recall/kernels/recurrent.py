@@ -250,8 +250,8 @@ def _learn_nodes(
     node = first + tl.arange(0, _NODES_A_PROGRAM)
     output = tl.arange(0, _OUTPUTS)
     bit_number = node * 0
-    for bit in tl.static_range(1, 8):
-        bit_number += (node >= 1 << bit).to(tl.int32)
+    for power in tl.static_range(1, 8):
+        bit_number += (node >= 1 << power).to(tl.int32)
     at = node[:, None] * _OUTPUTS + output[None, :]
     whole = tl.load(node_whole + at).to(tl.int32)
     gradient = whole * 0
