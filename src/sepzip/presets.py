@@ -76,7 +76,8 @@ class ModelSettings:
     with 0 by that of both alone. Without them all of these are 0.
 
     `recall` is a memory of contexts: `contexts` of them at most, each with a table of at most 2^`table_bits`
-    slots. With `recurrent` 1 a recurrent network stands beside them. It has none of the settings before, and others do not have these.
+    slots. With `recurrent` 1 a recurrent network stands beside them. It has none of the settings before, and
+    others do not have these.
     """
 
     network: str = "pac"
@@ -377,7 +378,8 @@ LEVELS: dict[int, Preset] = {
 }
 """Memories of contexts: more lanes are faster on a GPU, fewer of them and more contexts smaller.
 
-A recurrent network beside them makes them smaller still, in twice the time."""
+A recurrent network beside them makes them smaller still, in twice the time.
+"""
 
 DEFAULT_LEVEL = 5
 

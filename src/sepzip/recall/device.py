@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..coder.binary import LaneCoders
-from ..exact.kernels.elements import EXACT
+from ..exact.kernels.elements import CHAINED
 from ..lanes import longer_lanes, steps_for
 from .kernels.fields import used_fields
 from .kernels.learn import CELLS_A_PROGRAM, ROWS_A_PROGRAM, apply_kernel, count_kernel
@@ -219,7 +219,7 @@ class DeviceMemory:
             RECURRENT=self._has_network,
             DECODES=decodes,
             num_warps=DECODE_WARPS if decodes else ENCODE_WARPS,
-            **EXACT,
+            **CHAINED,
         )
         count_kernel[(self.lanes + self._cell_programs + 1 + self._row_programs,)](
             memory["stretch"],
@@ -256,7 +256,7 @@ class DeviceMemory:
             CELLS_A_PROGRAM=self._cells_a_program,
             ROWS_A_PROGRAM=self._rows_a_program,
             num_warps=1,
-            **EXACT,
+            **CHAINED,
         )
         if self._has_network:
             self._learn()
@@ -276,7 +276,7 @@ class DeviceMemory:
             bucket_bits=self._bucket_bits,
             RECURRENT=self._has_network,
             num_warps=1,
-            **EXACT,
+            **CHAINED,
         )
 
     def _forward(self) -> None:
@@ -301,7 +301,7 @@ class DeviceMemory:
             self.lanes,
             self.steps,
             num_warps=FORWARD_WARPS,
-            **EXACT,
+            **CHAINED,
         )
 
     def _learn(self) -> None:
@@ -329,7 +329,7 @@ class DeviceMemory:
             self.lanes,
             self.steps,
             num_warps=LEARN_WARPS,
-            **EXACT,
+            **CHAINED,
         )
 
     def numpy(self) -> Memory:

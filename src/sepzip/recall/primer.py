@@ -62,11 +62,10 @@ def first_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memor
 
 def _with(memory: Memory, learnt: dict[str, NDArray[Any]]) -> Memory:
     """Return the memory with these arrays in place of its own."""
-    if memory.recurrent is not None:
-        memory = memory._replace(
-            recurrent=memory.recurrent._replace(**{name: learnt.pop(name) for name in LEARNT})
-        )
-    return memory._replace(**learnt)
+    recurrent = memory.recurrent
+    if recurrent is not None:
+        recurrent = recurrent._replace(**{name: learnt.pop(name) for name in LEARNT})
+    return Memory(**(memory._asdict() | learnt | {"recurrent": recurrent}))
 
 
 def _read(plan: Plan, settings: Settings) -> dict[str, NDArray[Any]]:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 __all__ = [
     "LAYERS",
     "LEARNT",
-    "NODE_RATE",
-    "RATE",
     "UNITS",
     "WINDOW",
     "Recurrent",
@@ -44,9 +42,10 @@ class Recurrent(NamedTuple):
     float32; their mean squared gradients, float32; weights in 4096ths, int16. Gates are a layer's forget
     gates, its output gates, its candidates; inputs are its own outputs and those of the layer below.
     `outputs`, int16 [lanes, outputs], in 512ths; `states`, int32 [lanes, layers, units], in 2^-15. The rest
-    is of a window: bytes and inputs of this and the one before, uint8 [2, steps, lanes] and int16 [2, steps,
-    lanes, layers, inputs]; gates and states before and after, int16 [steps, lanes, layers, 5, units]; slopes
-    of the outputs, int32 [steps, lanes, outputs], and of the gates' sums, int16 [steps, lanes, layers, gates].
+    is of a window: bytes and inputs of this and the one before, uint8 [2, steps, lanes] and int16
+    [2, steps, lanes, layers, inputs]; gates and states before and after, int16 [steps, lanes, layers, 5,
+    units]; slopes of the outputs, int32 [steps, lanes, outputs], and of the gates' sums, int16 [steps, lanes,
+    layers, gates].
     """
 
     row_weights: NDArray[np.float32]
@@ -132,4 +131,5 @@ def _spread(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
 
 
 def _whole(weights: NDArray[np.float32]) -> NDArray[np.int16]:
-    return np.rint(weights * np.float32(WHOLE)).astype(np.int16)
+    whole: NDArray[np.int16] = np.rint(weights * np.float32(WHOLE)).astype(np.int16)
+    return whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...exact.kernels.elements import follow
 from ..profiles import INPUTS
 from ..state import (
     APM_COUNT_MOST,
@@ -232,6 +233,7 @@ def count_kernel(
 
     Programs are a lane each; then cells of maps; then rows of the mixer; and one for the lengths of matches.
     """
+    follow()
     program = tl.program_id(0)
     step = tl.load(position)
     cell_programs = (CONTEXTS * _CELLS + CELLS_A_PROGRAM - 1) // CELLS_A_PROGRAM
@@ -295,10 +297,10 @@ def apply_kernel(
     RECURRENT: tl.constexpr,
 ):
     """Update the buckets that a lane's nibble has claimed, a program each, and count the step."""
+    follow()
     number = tl.program_id(0)
     if RECURRENT:
-        if number < lanes:
-            take_slopes(totals, window_slopes, window_places, number, lanes)
+        take_slopes(totals, window_slopes, window_places, number, lanes)
     context = tl.arange(0, _INPUTS)
     place = tl.load(places + number * _INPUTS + context)
     check = tl.load(checks + number * _INPUTS + context)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...exact.kernels.elements import follow
 from ..functions import SQUASH_MOST
 from ..profiles import INPUTS, NIBBLE
 from ..state import (
@@ -541,6 +542,7 @@ def predict_kernel(
     RECURRENT: tl.constexpr,
     DECODES: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     step = tl.load(position)
     pitch = steps + _PAD

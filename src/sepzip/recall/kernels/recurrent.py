@@ -6,13 +6,14 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from ...exact.kernels.elements import from_bits, size_bits, whole_number
+from ...exact.kernels.elements import follow, from_bits, size_bits, whole_number
+from ..functions import SQUASH_MOST
 from ..recurrent import LAYERS, UNITS, WHOLE, WINDOW
-from ..state import PAD, SQUASH_MOST
+from ..state import PAD
 
 __all__ = ["FORWARD_WARPS", "LEARN_WARPS", "forward_kernel", "learn_kernel", "learn_programs", "take_slopes"]
 
-FORWARD_WARPS, LEARN_WARPS = 8, 4
+FORWARD_WARPS, LEARN_WARPS = 16, 4
 
 _UNITS = tl.constexpr(UNITS)
 _LAYERS = tl.constexpr(LAYERS)
@@ -45,7 +46,7 @@ _WHOLE = tl.constexpr(float(WHOLE))
 
 def learn_programs() -> int:
     """Return how many programs `learn_kernel` has: for nodes, for a layer's inputs, for bytes."""
-    return _NODE_PROGRAMS.value + _INPUT_PROGRAMS.value + 256
+    return int(_NODE_PROGRAMS.value + _INPUT_PROGRAMS.value + 256)
 
 
 @triton.jit
@@ -61,13 +62,14 @@ def _fifteenth(x):
 
 @triton.jit
 def take_slopes(totals, window_slopes, window_places, lane, lanes):
-    """Make a lane's slopes of its outputs, in 2^-14, of a step's sums of errors times weights."""
-    output = tl.arange(0, _OUTPUTS)
-    at = totals + lane * _OUTPUTS + output
-    total = tl.load(at)
-    tl.store(at, output * 0)
-    place = tl.load(window_places + lane) * lanes + lane
-    tl.store(window_slopes + place * _OUTPUTS + output, (total + 512) >> 10)
+    """Make a lane's slopes of its outputs, in 2^-14, of a step's sums of errors times weights, if it is one."""
+    if lane < lanes:
+        output = tl.arange(0, _OUTPUTS)
+        at = totals + lane * _OUTPUTS + output
+        total = tl.load(at)
+        tl.store(at, output * 0)
+        place = tl.load(window_places + lane) * lanes + lane
+        tl.store(window_slopes + place * _OUTPUTS + output, (total + 512) >> 10)
 
 
 @triton.jit
@@ -84,17 +86,20 @@ def _moved(gradient, weight, square, rate, least):
 
 
 @triton.jit
-def _times(matrix, vector, AXIS: tl.constexpr):
-    """Return the sums of int16 [units, units] weights, at these addresses, times values along an axis."""
-    weight = tl.load(matrix).to(tl.int32)
-    if AXIS == 0:
-        return tl.sum(weight * vector[:, None], 0)
-    return tl.sum(weight * vector[None, :], 1)
+def _times(matrix, vector):
+    """Return the sums of int16 [units, units] weights, at these addresses, times values, by column."""
+    return tl.sum(tl.load(matrix).to(tl.int32) * vector[:, None], 0)
 
 
 @triton.jit
-def _go_back_layer(gates, deltas, matrix, own, later, cell, LAYER: tl.constexpr):
-    """Go back a step in a layer; returns the slopes by its outputs before, its states, and the layer below."""
+def _by_row(weight, vector):
+    """Return the sums of int16 [rows, units] weights times values, by row."""
+    return tl.sum(weight.to(tl.int32) * vector[None, :], 1)
+
+
+@triton.jit
+def _go_back_layer(gates, deltas, own, later, cell):
+    """Go back a step in a layer; returns the slopes of the sums of its gates, and by its states before."""
     unit = tl.arange(0, _UNITS)
     f = tl.load(gates + unit).to(tl.int32)
     o = tl.load(gates + _UNITS + unit).to(tl.int32)
@@ -114,15 +119,14 @@ def _go_back_layer(gates, deltas, matrix, own, later, cell, LAYER: tl.constexpr)
     tl.store(deltas + unit, by_forget.to(tl.int16))
     tl.store(deltas + _UNITS + unit, by_output.to(tl.int16))
     tl.store(deltas + 2 * _UNITS + unit, by_candidate.to(tl.int16))
-    at = matrix + unit[:, None] * _GATES + unit[None, :]
-    later = _times(at, by_forget, 1) + _times(at + _UNITS, by_output, 1)
-    later = (later + _times(at + 2 * _UNITS, by_candidate, 1) + 2048) >> 12
-    below = later
-    if LAYER:
-        at += _UNITS * _GATES
-        below = _times(at, by_forget, 1) + _times(at + _UNITS, by_output, 1)
-        below = (below + _times(at + 2 * _UNITS, by_candidate, 1) + 2048) >> 12
-    return later, cell, below
+    return by_forget, by_output, by_candidate, cell
+
+
+@triton.jit
+def _slope_of_inputs(forget, output, candidate, by_forget, by_output, by_candidate):
+    """Return the slopes by a layer's inputs of those of its gates, by three matrices of weights."""
+    total = _by_row(forget, by_forget) + _by_row(output, by_output) + _by_row(candidate, by_candidate)
+    return (total + 2048) >> 12
 
 
 @triton.jit
@@ -131,31 +135,38 @@ def _go_back(unit_whole, window_gates, window_slopes, window_deltas, lane, lanes
     unit = tl.arange(0, _UNITS)
     later_0, later_1 = unit * 0, unit * 0
     cell_0, cell_1 = unit * 0, unit * 0
+    # Each layer's own, and what the second one reads of the first.
+    at = unit_whole + unit[:, None] * _GATES + unit[None, :]
+    own_f, own_o, own_g = tl.load(at), tl.load(at + _UNITS), tl.load(at + 2 * _UNITS)
+    at += _INPUTS * _GATES
+    next_f, next_o, next_g = tl.load(at), tl.load(at + _UNITS), tl.load(at + 2 * _UNITS)
+    at += _UNITS * _GATES
+    down_f, down_o, down_g = tl.load(at), tl.load(at + _UNITS), tl.load(at + 2 * _UNITS)
     for back in range(_WINDOW):
         place = (_WINDOW - 1 - back) * lanes + lane
         slopes = window_slopes + place * _OUTPUTS + unit
         gates = window_gates + place * (_LAYERS * _KEPT * _UNITS)
         deltas = window_deltas + place * (_LAYERS * _GATES)
         own_0, own_1 = tl.load(slopes), tl.load(slopes + _UNITS)
-        later_1, cell_1, below = _go_back_layer(
-            gates + _KEPT * _UNITS, deltas + _GATES, unit_whole + _INPUTS * _GATES, own_1, later_1, cell_1, 1
-        )
-        own_0 += below
+        f, o, g, cell_1 = _go_back_layer(gates + _KEPT * _UNITS, deltas + _GATES, own_1, later_1, cell_1)
+        later_1 = _slope_of_inputs(next_f, next_o, next_g, f, o, g)
+        own_0 += _slope_of_inputs(down_f, down_o, down_g, f, o, g)
         tl.store(slopes, own_0)
-        later_0, cell_0, _ = _go_back_layer(gates, deltas, unit_whole, own_0, later_0, cell_0, 0)
+        f, o, g, cell_0 = _go_back_layer(gates, deltas, own_0, later_0, cell_0)
+        later_0 = _slope_of_inputs(own_f, own_o, own_g, f, o, g)
 
 
 @triton.jit
 def _sum_of_gate(row, matrix, own, below, LAYER: tl.constexpr):
     """Return the sums of a kind of gates."""
-    total = tl.load(row).to(tl.int32) * 512 + _times(matrix, own, 0)
+    total = tl.load(row).to(tl.int32) * 512 + _times(matrix, own)
     if LAYER:
-        total += _times(matrix + _UNITS * _GATES, below, 0)
+        total += _times(matrix + _UNITS * _GATES, below)
     return total
 
 
 @triton.jit
-def _forward_layer(squash, row, matrix, states, inputs, gates, own, below, LAYER: tl.constexpr):
+def _forward_layer(squash, row, matrix, states, inputs, gates, before, own, below, LAYER: tl.constexpr):
     """Take a byte into a layer; returns its new outputs."""
     unit = tl.arange(0, _UNITS)
     at = matrix + unit[:, None] * _GATES + unit[None, :]
@@ -166,7 +177,6 @@ def _forward_layer(squash, row, matrix, states, inputs, gates, own, below, LAYER
     f = tl.load(squash + _bounded(forget >> 13, _SQUASH_MOST) + _SQUASH_MOST + 1) >> 1
     o = tl.load(squash + _bounded(output >> 13, _SQUASH_MOST) + _SQUASH_MOST + 1) >> 1
     g = tl.load(squash + _bounded(candidate >> 12, _SQUASH_MOST) + _SQUASH_MOST + 1) - _ONE
-    before = tl.load(states + unit)
     after = (before * f + (_ONE - f) * g) >> 15
     tl.store(inputs + unit, own.to(tl.int16))
     if LAYER:
@@ -201,6 +211,7 @@ def forward_kernel(
     steps,
 ):
     """Take a lane's last byte into its units, a program each, and leave the logits of all nodes."""
+    follow()
     lane = tl.program_id(0)
     step = tl.load(position)
     t, window = step % _WINDOW, step // _WINDOW
@@ -210,7 +221,9 @@ def forward_kernel(
     unit = tl.arange(0, _UNITS)
     outputs = all_outputs + lane * _OUTPUTS + unit
     own_0, own_1 = tl.load(outputs).to(tl.int32), tl.load(outputs + _UNITS).to(tl.int32)
-    # No warp may overwrite what another has yet to load.
+    states += lane * (_LAYERS * _UNITS)
+    before_0, before_1 = tl.load(states + unit), tl.load(states + _UNITS + unit)
+    # Every warp has all of these numbers: none may overwrite what another has yet to load.
     tl.debug_barrier()
     tl.store(window_places + lane, t)
     place = t * lanes + lane
@@ -218,9 +231,8 @@ def forward_kernel(
     tl.store(window_bytes + there, byte.to(tl.uint8))
     inputs = window_inputs + there * (_LAYERS * _INPUTS)
     gates = window_gates + place * (_LAYERS * _KEPT * _UNITS)
-    states += lane * (_LAYERS * _UNITS)
     new_0 = _forward_layer(
-        squash, row_whole + byte * _GATES, unit_whole, states, inputs, gates, own_0, own_0, 0
+        squash, row_whole + byte * _GATES, unit_whole, states, inputs, gates, before_0, own_0, own_0, 0
     )
     new_1 = _forward_layer(
         squash,
@@ -229,6 +241,7 @@ def forward_kernel(
         states + _UNITS,
         inputs + _INPUTS,
         gates + _KEPT * _UNITS,
+        before_1,
         own_1,
         new_0,
         1,
@@ -238,13 +251,24 @@ def forward_kernel(
     node = tl.arange(0, _UNITS)
     for first in tl.static_range(0, 256, _UNITS):
         at = node_whole + (first + node)[:, None] * _OUTPUTS + unit[None, :]
-        total = _times(at, new_0, 1) + _times(at + _UNITS, new_1, 1)
+        total = _by_row(tl.load(at), new_0) + _by_row(tl.load(at + _UNITS), new_1)
         tl.store(logits + lane * 256 + first + node, _bounded(total >> 13, _LOGIT_MOST))
 
 
 @triton.jit
 def _learn_nodes(
-    squash, history, node_weights, node_squares, node_whole, all_outputs, logits, totals, step, first, lanes, steps
+    squash,
+    history,
+    node_weights,
+    node_squares,
+    node_whole,
+    all_outputs,
+    logits,
+    totals,
+    step,
+    first,
+    lanes,
+    steps,
 ):
     """Let some nodes learn from the step's bytes, and add up what the outputs' slopes are made of."""
     node = first + tl.arange(0, _NODES_A_PROGRAM)
@@ -363,6 +387,7 @@ def learn_kernel(
     steps,
 ):
     """Learn from a step: nodes every time, units and bytes after the first step of a window."""
+    follow()
     program = tl.program_id(0)
     step = tl.load(position)
     if program < _NODE_PROGRAMS:
@@ -388,4 +413,5 @@ def learn_kernel(
             _learn_input(unit_weights, unit_squares, unit_whole, inputs, window_deltas, number, lanes)
         else:
             byte = number - _INPUT_PROGRAMS
-            _learn_byte(row_weights, row_squares, row_whole, window_bytes + before, window_deltas, byte, lanes)
+            seen = window_bytes + before
+            _learn_byte(row_weights, row_squares, row_whole, seen, window_deltas, byte, lanes)
