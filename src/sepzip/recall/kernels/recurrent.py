@@ -62,7 +62,7 @@ def _fifteenth(x):
 
 @triton.jit
 def take_slopes(totals, window_slopes, window_places, lane, lanes):
-    """Make a lane's slopes of its outputs, in 2^-14, of a step's sums of errors times weights, if it is one."""
+    """Make a lane's slopes of its outputs, in 2^-14, of sums of errors times weights, if it is one."""
     if lane < lanes:
         output = tl.arange(0, _OUTPUTS)
         at = totals + lane * _OUTPUTS + output
