@@ -45,8 +45,16 @@ def test_large_models_have_one_each_where_nothing_is_shared() -> None:
     shared = pool.lend(LARGE, 4)
     pool.shared = False
     assert pool.lend(LARGE, 4).workspace is not shared.workspace
-    pool.shared = True
+    pool.shared = None
     assert pool.lend(LARGE, 4) is shared
+
+
+def test_small_models_can_be_told_to_share() -> None:
+    pool = Workspaces(CPU)
+    pool.shared = True
+    assert pool.lend(TINY, 4) is (shared := pool.lend(TINY, 4))
+    pool.shared = None
+    assert pool.lend(TINY, 4) is not shared
 
 
 def test_a_device_has_the_same_workspaces_every_time() -> None:
