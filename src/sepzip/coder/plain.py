@@ -49,17 +49,24 @@ class BlockDigits:
     def finish(self, low: Integers) -> bytes:
         """Return the block's payload, `low` being each coder's low end, and begin the next block."""
         emitters = np.concatenate([np.zeros(0, np.int64), *self._emitters])
-        coders = np.arange(self.coders)
+        # As 16 bits, which are sorted in time that grows with their number alone: the device waits meanwhile.
+        order = np.argsort(emitters.astype(np.uint16), kind="stable")
+        size = len(emitters) + 2 * self.coders
+        ends = np.cumsum(np.bincount(emitters, minlength=self.coders) + 2)
+        firsts = np.concatenate([[0], ends[:-1]])
         # The last two words of a coder: its low end rounded up to a whole word, and a word of zeros.
-        last = (low + _WORD_MASK) >> WORD_BITS
-        owners = np.concatenate([emitters, coders, coders])
-        digits = np.concatenate([*self._digits, last, np.zeros(self.coders, np.int64)])
-        by_coder = np.argsort(owners, kind="stable")
-        digits = _carry(digits[by_coder])
+        emitted = np.ones(size, bool)
+        emitted[ends - 2] = emitted[ends - 1] = False
+        by_coder = np.zeros(size, np.int64)
+        by_coder[emitted] = np.concatenate([np.zeros(0, np.int64), *self._digits])[order]
+        by_coder[ends - 2] = (low + _WORD_MASK) >> WORD_BITS
+        by_coder = _carry(by_coder)
         # Reading: word 0 and 1 of every coder, then word k + 2 where digit k was emitted.
-        readers = np.concatenate([coders, coders, emitters])
-        words = np.empty(len(digits), np.int64)
-        words[np.argsort(readers, kind="stable")] = digits
+        later = np.ones(size, bool)
+        later[firsts] = later[firsts + 1] = False
+        words = np.empty(size, np.int64)
+        words[: 2 * self.coders] = np.concatenate([by_coder[firsts], by_coder[firsts + 1]])
+        words[2 * self.coders :][order] = by_coder[later]
         self._begin()
         return words.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
 
