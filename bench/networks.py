@@ -1,8 +1,8 @@
 """One table of all networks: ratio, speed in both directions and memory, alone and with what is put to them.
 
-    python bench/networks.py FILE [--device D] [--network NAME...] [--levels L...] [--steps N]
-                             [--plain-steps N] [--lanes N] [--level-bytes N] [--seconds S] [--jobs J]
-                             [--compile] [--out FOLDER]
+    python bench/networks.py FILE [--device D] [--network NAME...] [--block B...] [--levels L...]
+                             [--steps N] [--plain-steps N] [--lanes N] [--level-bytes N]
+                             [--seconds S] [--jobs J] [--compile] [--out FOLDER]
 
 A case is a network with nothing (`none`), with the published SEB (`seb`) or with n-grams (`ngrams`), in its
 own lanes or --lanes of them, on so many first bytes of the file that all lanes have --steps bytes, or
@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--network", nargs="*", default=NETWORKS)
+    parser.add_argument("--block", choices=list(BLOCKS), nargs="*", default=list(BLOCKS))
     parser.add_argument("--levels", type=int, nargs="*", default=[1, 5, 9])
     parser.add_argument("--steps", type=int, default=1024)
     parser.add_argument("--plain-steps", type=int, default=256)
@@ -104,7 +105,8 @@ def cases(options: argparse.Namespace, on_gpu: bool) -> Iterator[Case]:
         size = min(options.level_bytes, options.file.stat().st_size)
         yield Case(f"level {level}", "", presets.resolve(level), size, on_gpu)
     for name in options.network:
-        for block, semantics in BLOCKS.items():
+        for block in options.block:
+            semantics = BLOCKS[block]
             lanes = options.lanes or presets.resolve(network=name, semantics=semantics).lanes
             preset = presets.resolve(network=name, semantics=semantics, lanes=lanes)
             kernels = on_gpu and base.has_kernels(preset.model, preset.lanes)

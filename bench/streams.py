@@ -1,14 +1,16 @@
 """Several segments in flight: speed, memory and output of every combination of streams and devices.
 
     python bench/streams.py FILE [--size 64M] [--segment 8M] [--streams 1 2 4] [--device cuda:0 cuda:0,1]
-                            [--level L | --network NAME] [--no-seb] [--lanes N] [--isolated]
+                            [--level L | --network NAME] [--no-seb] [--lanes N]
+                            [--workspaces shared isolated]
 
-The file, repeated until it is as long as --size, is compressed and decompressed in memory. --isolated gives
-every segment a workspace of its own, where large models otherwise share one. Of
-0 streams, segments are coded one after the other and nothing overlaps. Prints a JSON line for each
+The file, repeated until it is as long as --size, is compressed and decompressed in memory. --workspaces
+shared lets all segments in flight share the memory of a step, isolated none; unless told, large models share
+it. Of 0 streams, segments are coded one after the other and nothing overlaps. Prints a JSON line for each
 combination: `step_share` is the share of the wall clock times the streams in which a step was under way or
-waited for its turn; `peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled
-before the clock starts. Exit status 1 if any byte differs, or the output of two combinations.
+waited for its turn; `busy` the share of the wall clock in which a GPU ran any kernel, as its driver says;
+`peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled before the clock
+starts. Exit status 1 if any byte differs, or the output of two combinations.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ import hashlib
 import io
 import itertools
 import json
+import shutil
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +53,7 @@ def main() -> int:
     parser.add_argument("--network")
     parser.add_argument("--no-seb", action="store_true")
     parser.add_argument("--lanes", type=int)
-    parser.add_argument("--isolated", action="store_true")
+    parser.add_argument("--workspaces", choices=["shared", "isolated"], nargs="+", default=[None])
     options = parser.parse_args()
     preset = presets.resolve(
         options.level, options.network, not options.no_seb, options.lanes, options.segment
@@ -56,17 +61,15 @@ def main() -> int:
     content = options.file.read_bytes()
     size = options.size or len(content)
     content = (content * -(-size // len(content)))[:size]
-    for name in {name for spelling in options.device for name in devices.pick_devices(spelling)}:
-        workspaces(torch.device(name)).shared = not options.isolated
+    names = {name for spelling in options.device for name in devices.pick_devices(spelling)}
+    for name in names:
         warm_up(content, preset, name)
     outputs, all_same = set(), True
-    for device, streams in itertools.product(options.device, options.streams):
+    for device, streams, kind in itertools.product(options.device, options.streams, options.workspaces):
+        for name in names:
+            workspaces(torch.device(name)).shared = None if kind is None else kind == "shared"
         result = measure(content, preset, device, streams)
-        settings = {
-            "device": device,
-            "streams": streams,
-            "workspaces": "isolated" if options.isolated else "shared",
-        }
+        settings = {"device": device, "streams": streams, "workspaces": kind or "by size"}
         print(json.dumps(settings | result), flush=True)
         outputs.add(result["sha256"])
         all_same &= result["same"]
@@ -121,9 +124,47 @@ def measure(content: bytes, preset: presets.Preset, device: str, streams: int) -
     }
 
 
+class Watch:
+    """Reads what the driver says of its GPUs: the share of the last moment in which a kernel ran."""
+
+    _INTERVAL = 0.1
+
+    def __init__(self, gpus: list[str]) -> None:
+        """Begin to read; returns when the first figures are there."""
+        self._names = {f"GPU-{torch.cuda.get_device_properties(name).uuid}": name for name in gpus}
+        query = ["nvidia-smi", "--query-gpu=uuid,utilization.gpu", "--format=csv,noheader,nounits"]
+        loop = f"--loop-ms={round(1000 * self._INTERVAL)}"
+        self._process = subprocess.Popen([*query, loop], stdout=subprocess.PIPE, text=True)
+        self._readings: list[tuple[float, str, float]] = []
+        self._has_read = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        self._has_read.wait(10)
+
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            uuid, _, share = line.partition(", ")
+            name = self._names.get(uuid)
+            if name is not None and share.strip().isdigit():
+                self._readings.append((time.perf_counter(), name, int(share) / 100))
+            self._has_read.set()
+
+    def shares(self, begun: float, ended: float) -> dict[str, float]:
+        """Stop, and return the mean of each GPU's readings between two times of time.perf_counter."""
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        found: dict[str, list[float]] = {}
+        for at, name, share in self._readings:
+            if begun + self._INTERVAL <= at <= ended:
+                found.setdefault(name, []).append(share)
+        return {name: round(sum(shares) / len(shares), 3) for name, shares in found.items()}
+
+
 def timed(work: Callable[[Profile], object], device: str, size: int) -> dict[str, Any]:
     """Return the time that the work takes, and what its devices did and needed meanwhile."""
     gpus = [name for name in devices.pick_devices(device) if name != "cpu"]
+    watch = Watch(gpus) if gpus and shutil.which("nvidia-smi") else None
     gc.collect()
     for name in gpus:
         with torch.cuda.device(name):
@@ -134,6 +175,7 @@ def timed(work: Callable[[Profile], object], device: str, size: int) -> dict[str
     work(profile)
     seconds = time.perf_counter() - begun
     report = profile.report()
+    busy = watch.shares(begun, begun + seconds) if watch else {}
     return {
         "seconds": round(seconds, 3),
         "mb_per_s": round(size / 1e6 / seconds, 4),
@@ -142,6 +184,7 @@ def timed(work: Callable[[Profile], object], device: str, size: int) -> dict[str
             name: round(used.seconds.get("step", 0.0) / (report.wall * used.streams), 4)
             for name, used in report.devices.items()
         },
+        "busy": busy,
         "peak_mib": {
             name: [
                 torch.cuda.max_memory_allocated(name) >> 20,

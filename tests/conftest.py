@@ -86,6 +86,7 @@ def _encode(
     advance: Callable[[int], None] | None = None,
     profile: Profile | None = None,
     row: int = 0,
+    prepared: object = None,
 ) -> Iterator[CodedBlock]:
     steps = -(-len(data) // lanes)
     payload = zlib.compress(data, 9)

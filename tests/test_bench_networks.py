@@ -22,7 +22,8 @@ def file(text: bytes, tmp_path: Path) -> Path:
 
 def _options(file: Path, **changes: object) -> argparse.Namespace:
     told = {"file": file, "network": ["pac-small"], "levels": [1], "lanes": 4, "steps": 300}
-    return argparse.Namespace(**(told | {"plain_steps": 9, "level_bytes": 2000} | changes))
+    told |= {"block": list(networks.BLOCKS), "plain_steps": 9, "level_bytes": 2000}
+    return argparse.Namespace(**(told | changes))
 
 
 def test_each_network_comes_with_each_block(file: Path) -> None:
@@ -33,6 +34,8 @@ def test_each_network_comes_with_each_block(file: Path) -> None:
     on_gpu = list(networks.cases(_options(file, network=["oreo", "pac"], lanes=None), on_gpu=True))
     assert [case.kernels for case in on_gpu] == [True, False, False, False, True, True, False]
     assert on_gpu[1].bytes == 9 * 512 and on_gpu[4].bytes == 300 * 512
+    only = networks.cases(_options(file, network=["oreo", "pac"], block=["seb"], levels=[]), on_gpu=False)
+    assert [(case.name, case.block) for case in only] == [("oreo", "seb"), ("pac", "seb")]
 
 
 def test_a_case_says_what_came_of_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

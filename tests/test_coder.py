@@ -40,6 +40,23 @@ cases = given(
 )
 
 
+@pytest.mark.parametrize("together", [1, 7, 64])
+def test_digits_that_are_placed_in_several_goes(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(together)
+    steps, lanes = 150, 13
+    starts = tables(generator, steps, lanes, 20.0)
+    symbols = generator.integers(0, 256, (steps, lanes))
+    at_once, _ = encode(starts, symbols, 4, 5)
+    monkeypatch.setattr(plain, "_TOGETHER", together)
+    payload, _ = encode(starts, symbols, 4, 5)
+    assert payload == at_once and len(payload) > 3 * 64 * 4
+    decoder = BlockDecoder(payload, lanes, 4)
+    for step in range(steps):
+        active = 5 if step == steps - 1 else lanes
+        assert (decoder.step(starts[step, :active]) == symbols[step, :active]).all()
+    assert decoder.words_left == 0
+
+
 @settings(max_examples=60, deadline=None)
 @cases
 def test_round_trip_on_host_and_device(

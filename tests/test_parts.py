@@ -6,10 +6,12 @@ import gzip
 import io
 import json
 import random
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +23,10 @@ from conftest import TINY
 from sepzip.cli.run import main
 from sepzip.errors import CorruptError, FormatError, OutOfMemoryError
 from sepzip.frame import FrameReader, FrameWriter, read_summary
+from sepzip.jobs import LEAST_CODED
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import Preset
+from sepzip.recall import segments
 from sepzip.recompression.parts import MOST_TIMES, join, split
 from sepzip.segment import CodedBlock, CodedPart, coded_size
 
@@ -139,6 +143,22 @@ def test_a_file_comes_back_and_is_smaller(mixed: bytes) -> None:
     assert [part.method for part in segment.parts] == ["stored", "coded", "coded"]
     assert (plain.method, plain.parts) == ("coded", ())
     assert segment.content_size == plain.content_size == len(mixed)
+
+
+def test_all_parts_are_looked_at_side_by_side(mixed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sepzip.compress(mixed, level=9, device="cpu")
+    looked_at = sum(len(part.content) >= LEAST_CODED for part in split(mixed))
+    assert looked_at > 1
+    both = threading.Barrier(looked_at, timeout=60)
+    prepare = segments.prepare
+
+    def together(*arguments: Any) -> Any:
+        both.wait()
+        return prepare(*arguments)
+
+    monkeypatch.setattr(segments, "prepare", together)
+    monkeypatch.setattr("sepzip.recall.placement.threads_for", lambda lanes: 8)
+    assert sepzip.compress(mixed, level=9, device="cpu") == expected
 
 
 def test_any_network_codes_parts(text: bytes, stand_in: ModuleType) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import memory
 from .errors import CorruptError, MismatchError, OutOfMemoryError
 from .lanes import LaneJoiner, longer_lanes, split_lanes, steps_for
 from .presets import ModelSettings
 from .profile import Profile
+from .recall.plan import Plan
 from .recall.segments import memory_decoding, memory_encoding, prepare, runs_on_host
 from .runs import AHEAD, CHUNK_STEPS, Decoding, Encoding
 from .segment import CodedBlock
@@ -24,6 +26,7 @@ from .segment import CodedBlock
 __all__ = ["decode_segment", "encode_segment"]
 
 Advance = Callable[[int], None]
+Prepared = tuple[Plan, NDArray[np.uint8]]
 
 
 def encode_segment(
@@ -34,16 +37,18 @@ def encode_segment(
     advance: Advance | None = None,
     profile: Profile | None = None,
     row: int = 0,
+    prepared: Prepared | None = None,
 ) -> Iterator[CodedBlock]:
     """Yield the coded blocks of a segment.
 
     `device` is as `pick_devices` returns it; `advance` is called with the number of further bytes done. `row`
-    is the bytes of a row of pixels, where the content is known to be rows of them.
+    is the bytes of a row of pixels, where the content is known to be rows of them. `prepared` is what
+    `prepare` returns for the content of a memory of contexts, where that has been called already.
     Raises OutOfMemoryError if memory runs out: whether the model fits is for the caller to ask beforehand.
     """
     content = np.frombuffer(data, np.uint8)
     if model.contexts:
-        plan, content = prepare(content, model, row)
+        plan, content = prepared or prepare(content, model, row)
     matrix = split_lanes(content, lanes)
     steps = len(matrix)
     last_active = longer_lanes(len(data), lanes)

@@ -82,6 +82,11 @@ class FusedModel:
 
         self._front = front
 
+    @property
+    def may_drop(self) -> bool:
+        """Whether `count` is still to be called: a step may come after which patches are dropped."""
+        return self._dropping.is_pending
+
     def up_to_drop(self, steps: int) -> int:
         """Return how many of so many steps can run before `count` is to be called."""
         return self._dropping.up_to(steps)

@@ -25,6 +25,7 @@ from .workspaces import Turns, workspaces
 
 __all__ = ["GraphDecoding", "GraphEncoding"]
 
+
 @dataclass
 class _Timing:
     """Events around the stages of a chunk, and what it leaves when a block ends with it."""
@@ -54,13 +55,18 @@ def _run(stepper: Stepper, model: FusedModel, steps: int, turns: Turns) -> None:
         count = model.up_to_drop(steps)
         stepper.run(count)
         steps -= count
-        with turns.take():
-            if model.count(count):
-                stepper.forget()
+        if model.may_drop:
+            with turns.take():
+                if model.count(count):
+                    stepper.forget()
 
 
 class GraphEncoding:
-    """Encodes: only the digits that the coders emit leave the device."""
+    """Encodes: only the digits that the coders emit leave the device.
+
+    A coder's work on a chunk is one long chain, which takes next to nothing of the device: it runs on a
+    stream of its own, beside the steps of the next chunk.
+    """
 
     def __init__(
         self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
@@ -70,12 +76,18 @@ class GraphEncoding:
         with self._turns.take():
             self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._turns.workspace)
         self._stepper = Stepper(self._step, device, self._turns.take, self._model.settle)
-        self._encoder = DeviceEncoder(lanes, model.lanes_per_coder, CHUNK_STEPS, device)
         shape = (CHUNK_STEPS, lanes)
         self._intervals = (
             torch.zeros(shape, dtype=torch.int32, device=device),
             torch.zeros(shape, dtype=torch.int32, device=device),
         )
+        self._coding = torch.cuda.Stream(device)
+        with torch.cuda.stream(self._coding):
+            self._encoder = DeviceEncoder(lanes, model.lanes_per_coder, CHUNK_STEPS, device)
+        # Those of the chunk that is being coded.
+        self._held = torch.empty_like(self._intervals[0]), torch.empty_like(self._intervals[1])
+        for rows in self._held:
+            rows.record_stream(self._coding)
         self._staged = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)]
         self._queued: deque[tuple[int, _Timing]] = deque()
         self._chunks = self._before = 0
@@ -109,12 +121,23 @@ class GraphEncoding:
         timing.copied.record()
         _run(self._stepper, model, steps, self._turns)
         timing.stepped.record()
-        self._encoder.code(*self._intervals, steps, active_last, ends_block)
-        if ends_block:
-            timing.fingerprint = pinned_copy(model.fingerprint())
-        timing.ended.record()
+        self._code(steps, active_last, ends_block, timing)
         self._queued.append((steps, timing))
         self._chunks += 1
+
+    def _code(self, steps: int, active_last: int, ends_block: bool, timing: _Timing) -> None:
+        """Queue the coding of the chunk of which the steps were queued last."""
+        stepping = torch.cuda.current_stream(self._coding.device)
+        # The chunk before has been coded by then: what is queued here so far is no more than that.
+        stepping.wait_stream(self._coding)
+        for held, rows in zip(self._held, self._intervals, strict=True):
+            held[:steps].copy_(rows[:steps])
+        if ends_block:
+            timing.fingerprint = pinned_copy(self._model.fingerprint())
+        self._coding.wait_stream(stepping)
+        with torch.cuda.stream(self._coding):
+            self._encoder.code(*self._held, steps, active_last, ends_block)
+            timing.ended.record()
 
     def collect(self) -> CodedBlock | None:
         """Wait for the oldest chunk that was queued, and return the block that it ends, if it does."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from .memory import memory_needed
 from .presets import ModelSettings, Preset
@@ -11,6 +12,11 @@ from .profile import Profile, timed
 from .recompression.parts import Part, join
 from .scheduler import Job
 from .segment import CodedPart, Segment, coded_block_size, coded_size
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .engine import Prepared
 
 __all__ = ["LEAST_CODED", "decoding_job", "encoding_job"]
 
@@ -31,21 +37,51 @@ def encoding_job(
         advance = _scaled(job, size, sum(len(part.content) for part in parts))
         coded: list[CodedPart] = []
         before = 0
-        for part in parts:
-            # A part that does not shrink is stored, all of a segment by whoever asked.
-            most = worth if len(parts) == 1 else len(part.content)
-            coded.append(_encoded(part, preset, device, job, before, most, advance, profile))
-            before += coded_size(coded[-1])
-            if before >= worth or (len(parts) == 1 and coded[0].blocks is None):
-                return None
+        with _preparing(parts, model) as preparations:
+            for part, prepared in zip(parts, preparations, strict=True):
+                # A part that does not shrink is stored, all of a segment by whoever asked.
+                most = worth if len(parts) == 1 else len(part.content)
+                coded.append(_encoded(part, prepared, preset, device, job, before, most, advance, profile))
+                before += coded_size(coded[-1])
+                if before >= worth or (len(parts) == 1 and coded[0].blocks is None):
+                    return None
         return coded
 
     sizes = [len(part.content) for part in parts]
     return Job(encode, *_largest(model, [(preset.lanes_for(size), size) for size in sizes]))
 
 
+@contextmanager
+def _preparing(
+    parts: Sequence[Part], model: ModelSettings
+) -> Iterator[Sequence[Future[Prepared] | None]]:
+    """Find out about all of several parts side by side: a device would wait for one after the other."""
+    if len(parts) == 1 or not model.contexts:
+        yield [None] * len(parts)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from .recall.placement import threads_for
+    from .recall.segments import prepare
+
+    with ThreadPoolExecutor(threads_for(model.most_lanes)) as pool:
+        try:
+            yield [
+                pool.submit(prepare, np.frombuffer(part.content, np.uint8), model, part.row)
+                if len(part.content) >= LEAST_CODED
+                else None
+                for part in parts
+            ]
+        finally:
+            # Nobody waits for those that have not begun, where a part was not worth it or an error came.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _encoded(
     part: Part,
+    prepared: Future[Prepared] | None,
     preset: Preset,
     device: str,
     job: Job[list[CodedPart] | None],
@@ -70,7 +106,8 @@ def _encoded(
         done += further
         advance(further)
 
-    for block in encode_segment(part.content, preset.model, lanes, device, count, profile, part.row):
+    known = None if prepared is None else prepared.result()
+    for block in encode_segment(part.content, preset.model, lanes, device, count, profile, part.row, known):
         written += coded_block_size(block)
         if written >= most:
             advance(len(part.content) - done)

@@ -103,6 +103,32 @@ class _Global:
 _global = _Global()
 
 
+class _Streams:
+    """Streams of their own for segments that others code at the same time; those given back are lent again.
+
+    Libraries and torch's allocator keep memory for every stream that was ever worked on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: dict[torch.device, list[torch.cuda.Stream]] = {}
+
+    @contextmanager
+    def lend(self, device: torch.device) -> Iterator[torch.cuda.Stream]:
+        """Lend a stream that nobody else has meanwhile."""
+        with self._lock:
+            free = self._free.setdefault(device, [])
+            stream = free.pop() if free else torch.cuda.Stream(device)
+        try:
+            yield stream
+        finally:
+            with self._lock:
+                free.append(stream)
+
+
+_streams = _Streams()
+
+
 @contextmanager
 def exactly(device: str | torch.device) -> Iterator[None]:
     """Set what exactness and speed need of torch for the work inside, and restore it afterwards.
@@ -115,8 +141,7 @@ def exactly(device: str | torch.device) -> Iterator[None]:
     try:
         with _global.use(), torch.inference_mode():
             if target.type == "cuda":
-                # A stream of its own: segments that other threads code at the same time can overlap.
-                with torch.cuda.device(target), torch.cuda.stream(torch.cuda.Stream(target)):
+                with torch.cuda.device(target), _streams.lend(target) as stream, torch.cuda.stream(stream):
                     yield
             else:
                 if "OMP_NUM_THREADS" not in os.environ:

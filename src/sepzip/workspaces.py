@@ -45,12 +45,12 @@ class Turns:
 class Workspaces:
     """The workspaces of one device.
 
-    Where `shared` is set to False, large models that begin afterwards get one each as well: what sharing
-    saves and costs can then be measured.
+    Where `shared` is set to True, all models that begin afterwards share them, and with False none: what
+    sharing saves and costs can then be measured.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.shared = True
+        self.shared: bool | None = None
         self._device = device
         self._lock = threading.Lock()
         # A workspace goes when the last segment that works in it does.
@@ -58,7 +58,8 @@ class Workspaces:
 
     def lend(self, model: ModelSettings, lanes: int) -> Turns:
         """Return the workspace for a segment's steps: one that others share if the model is large."""
-        if not self.shared or parameter_count(model, lanes) < LARGE_MODEL:
+        shared = parameter_count(model, lanes) >= LARGE_MODEL if self.shared is None else self.shared
+        if not shared:
             return Turns(Workspace(self._device))
         with self._lock:
             turns = self._turns.get((model, lanes))

@@ -20,20 +20,34 @@ __all__ = ["BlockDecoder", "BlockDigits", "BlockEncoder", "words_from_payload"]
 
 _WORD_MASK = (1 << WORD_BITS) - 1
 
+_TOGETHER = 1 << 12
+"""Digits that are placed together, at least: there is much to do for every time."""
+
 Integers = NDArray[np.int64]
 
 
 class BlockDigits:
-    """Collects the digits that coders emit and makes payloads of them: the part that encoders share."""
+    """Collects the digits that coders emit and makes payloads of them: the part that encoders share.
+
+    Most of it is done as digits come: while a block is finished, a device would wait.
+    """
 
     def __init__(self, coders: int) -> None:
         self.coders = coders
         self._begin()
 
     def _begin(self) -> None:
+        coders = np.arange(self.coders)
+        self.words = 2 * self.coders
         self._emitters: list[Integers] = []
         self._digits: list[Integers] = []
-        self.words = 2 * self.coders
+        self._waiting = self._placed = 0
+        # The payload's words, behind one for carries out of first digits, of which there are none; and for
+        # each word the place of the one that its coder reads before it.
+        self._words = np.zeros(1 + 2 * self.coders, np.int64)
+        self._before = np.zeros(1 + 2 * self.coders, np.int64)
+        # Where each coder's last digit stands, and where its next two will.
+        self._places = [np.zeros(self.coders, np.int64), 1 + coders, 1 + self.coders + coders]
 
     @property
     def is_full(self) -> bool:
@@ -45,23 +59,66 @@ class BlockDigits:
         self._emitters.append(emitters)
         self._digits.append(digits)
         self.words += len(emitters)
+        self._waiting += len(emitters)
+        if self._waiting >= _TOGETHER:
+            self._place()
+
+    def _place(self) -> None:
+        """Put the digits that wait where they will be read, and their carries to the digits before them.
+
+        A coder reads two words first, and then one wherever it emitted a digit: so it is where digit k was
+        emitted that digit k + 2 stands.
+        """
+        emitters, digits = np.concatenate(self._emitters), np.concatenate(self._digits)
+        self._emitters.clear()
+        self._digits.clear()
+        self._waiting = 0
+        # 16 bits are sorted in a time that grows with their number alone.
+        order = np.argsort(emitters.astype(np.uint16), kind="stable")
+        counts = np.bincount(emitters, minlength=self.coders)
+        ends = np.cumsum(counts + 3)
+        begins = ends - counts - 3
+        is_new, is_place = np.ones((2, len(order) + 3 * self.coders), bool)
+        places = np.empty(len(is_new), np.int64)
+        for number, known in enumerate(self._places):
+            places[begins + number] = known
+            is_new[begins + number] = False
+        places[is_new] = 1 + 2 * self.coders + self._placed + order
+        self._placed += len(order)
+        self._places = [places[ends - number] for number in (3, 2, 1)]
+        for neither in (begins, ends - 2, ends - 1):
+            is_place[neither] = False
+        at = np.flatnonzero(is_place)
+        here, before = places[at], places[at - 1]
+        digits = digits[order]
+        room = 1 + 2 * self.coders + self._placed - len(self._words)
+        if room > 0:
+            more = np.zeros(max(room, len(self._words)), np.int64)
+            self._words, self._before = (np.concatenate([x, more]) for x in (self._words, self._before))
+        self._before[here] = before
+        self._words[here] = digits & _WORD_MASK
+        self._words[before] += digits >> WORD_BITS
 
     def finish(self, low: Integers) -> bytes:
         """Return the block's payload, `low` being each coder's low end, and begin the next block."""
-        emitters = np.concatenate([np.zeros(0, np.int64), *self._emitters])
-        coders = np.arange(self.coders)
+        count = self.words
         # The last two words of a coder: its low end rounded up to a whole word, and a word of zeros.
-        last = (low + _WORD_MASK) >> WORD_BITS
-        owners = np.concatenate([emitters, coders, coders])
-        digits = np.concatenate([*self._digits, last, np.zeros(self.coders, np.int64)])
-        by_coder = np.argsort(owners, kind="stable")
-        digits = _carry(digits[by_coder])
-        # Reading: word 0 and 1 of every coder, then word k + 2 where digit k was emitted.
-        readers = np.concatenate([coders, coders, emitters])
-        words = np.empty(len(digits), np.int64)
-        words[np.argsort(readers, kind="stable")] = digits
+        coders = np.arange(self.coders)
+        self.add(np.tile(coders, 2), np.concatenate([(low + _WORD_MASK) >> WORD_BITS, 0 * coders]))
+        if self._waiting:
+            self._place()
+        words = self._words
+        # A coder's number stays below its first digit's end, so no carry leaves its first digit.
+        carrying = np.flatnonzero(words >> WORD_BITS)
+        while len(carrying):
+            carries = words[carrying] >> WORD_BITS
+            words[carrying] &= _WORD_MASK
+            carrying = self._before[carrying]
+            words[carrying] += carries
+            carrying = carrying[words[carrying] >> WORD_BITS != 0]
+        payload = words[1 : 1 + count].astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
         self._begin()
-        return words.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        return payload
 
 
 class BlockEncoder:
@@ -107,19 +164,6 @@ class BlockEncoder:
         payload = self._digits.finish(self._low)
         self._begin()
         return payload
-
-
-def _carry(digits: Integers) -> Integers:
-    """Return the digits with every carry added to the digit before it.
-
-    A coder's number stays below its first digit's end, so no carry leaves its first digit.
-    """
-    while True:
-        carries = digits >> WORD_BITS
-        if not carries.any():
-            return digits
-        digits &= _WORD_MASK
-        digits[:-1] += carries[1:]
 
 
 def words_from_payload(payload: bytes, coders: int) -> Integers:

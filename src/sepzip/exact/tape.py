@@ -93,6 +93,8 @@ class Parameters:
             initial = node.data
             node.data = node.part_of(self.data)
             node.data.copy_(initial)
+            # Whoever needs gradients asks for room; as large as all weights, nothing else may stay.
+            node.gradient_view = torch.empty(0)
 
     def make_gradients(self) -> None:
         """Make room for the gradients: needed wherever they are not used up as they arise."""

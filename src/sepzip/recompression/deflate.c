@@ -139,14 +139,20 @@ static inline int next_symbol(Reader *r, const Decoder *d) {
     return -1;
 }
 
-static int read_codes(Reader *r, int kind, Decoder *literals, Decoder *distances) {
+static Decoder fixed_literals, fixed_distances;
+
+/* Made when the library is loaded: a search tries a fixed block at one place in some thousand. */
+__attribute__((constructor)) static void make_fixed(void) {
+    uint8_t lengths[288];
+    for (int i = 0; i < 288; i++) lengths[i] = (uint8_t)fixed_length(i);
+    make_decoder(&fixed_literals, lengths, 288, 0, 0);
+    memset(lengths, 5, 32);
+    make_decoder(&fixed_distances, lengths, 32, 0, 0);
+}
+
+/* Make the decoders of a block with codes of its own. */
+static int read_codes(Reader *r, Decoder *literals, Decoder *distances) {
     uint8_t lengths[LITERAL_CODES + DISTANCE_CODES + 4];
-    if (kind == FIXED) {
-        for (int i = 0; i < 288; i++) lengths[i] = (uint8_t)fixed_length(i);
-        if (!make_decoder(literals, lengths, 288, 0, 0)) return 0;
-        memset(lengths, 5, 32);
-        return make_decoder(distances, lengths, 32, 0, 0);
-    }
     Decoder runs;
     refill(r);
     int literal_count = (int)take(r, 5) + 257, distance_count = (int)take(r, 5) + 1, run_count = (int)take(r, 4) + 4;
@@ -195,7 +201,7 @@ typedef struct {
 static int read_stream(
     Reader *r, uint8_t *raw, int64_t capacity, uint32_t *symbols, int64_t most_kept, Inflated *report
 ) {
-    Decoder literals, distances;
+    Decoder own_literals, own_distances;
     int64_t written = 0;
     int last = 0;
     while (!last) {
@@ -222,10 +228,13 @@ static int read_stream(
             r->at += length;
             written += length;
         } else {
-            if (kind > DYNAMIC || !read_codes(r, kind, &literals, &distances)) return ran_out(r) ? TRUNCATED : INVALID;
+            if (kind > DYNAMIC || (kind == DYNAMIC && !read_codes(r, &own_literals, &own_distances)))
+                return ran_out(r) ? TRUNCATED : INVALID;
+            const Decoder *literals = kind == FIXED ? &fixed_literals : &own_literals;
+            const Decoder *distances = kind == FIXED ? &fixed_distances : &own_distances;
             for (;; number++) {
                 refill(r);
-                int symbol = next_symbol(r, &literals);
+                int symbol = next_symbol(r, literals);
                 if (symbol < 0) return INVALID;
                 if (symbol == END) break;
                 if (symbol < END) {
@@ -239,7 +248,7 @@ static int read_stream(
                 symbol -= END + 1;
                 if (symbol >= 29) return INVALID;
                 int64_t length = length_base[symbol] + take(r, length_extra[symbol]);
-                int code = next_symbol(r, &distances);
+                int code = next_symbol(r, distances);
                 if (code < 0 || code >= DISTANCE_CODES) return INVALID;
                 int64_t distance = distance_base[code] + take(r, distance_extra[code]);
                 if (ran_out(r)) return TRUNCATED;
@@ -276,19 +285,53 @@ PUBLIC int sepzip_inflate(
 
 /* ---- finding ---- */
 
+/* So many places are looked at together: in nearly all data nothing begins at any of them. */
+#define PLACES 64
+
+/* Return whether at one of PLACES places the first two bytes are those of a file of these kinds. */
+static int may_begin(const uint8_t *data) {
+    uint8_t any = 0;
+    for (int i = 0; i < PLACES; i++) {
+        uint8_t one = data[i], two = data[i + 1];
+        any |= ((one == 0x1F) & (two == 0x8B)) | ((one == 'P') & (two == 'K')) | ((one == 0x89) & (two == 'P')) |
+               ((one == 'G') & (two == 'I'));
+    }
+    return any;
+}
+
 /* Return the next place from `start` where a file of one of these kinds may begin: gzip, zip's entry, PNG, GIF; or
    the size. */
 PUBLIC int64_t sepzip_find_signature(const uint8_t *data, int64_t size, int64_t start) {
-    for (int64_t at = start; at + 18 <= size; at++) {
-        const uint8_t *here = data + at;
-        switch (here[0]) {
-        case 0x1F: if (here[1] == 0x8B && here[2] == 8) return at; break;
-        case 'P': if (!memcmp(here, "PK\3\4", 4)) return at; break;
-        case 0x89: if (!memcmp(here, "\x89PNG\r\n\x1A\n", 8)) return at; break;
-        case 'G': if (!memcmp(here, "GIF87a", 6) || !memcmp(here, "GIF89a", 6)) return at; break;
+    for (int64_t at = start; at + 18 <= size;) {
+        int64_t stop = size - 17;
+        if (stop - at > PLACES) {
+            stop = at + PLACES;
+            if (!may_begin(data + at)) at = stop;
+        }
+        for (; at < stop; at++) {
+            const uint8_t *here = data + at;
+            switch (here[0]) {
+            case 0x1F: if (here[1] == 0x8B && here[2] == 8) return at; break;
+            case 'P': if (!memcmp(here, "PK\3\4", 4)) return at; break;
+            case 0x89: if (!memcmp(here, "\x89PNG\r\n\x1A\n", 8)) return at; break;
+            case 'G': if (!memcmp(here, "GIF87a", 6) || !memcmp(here, "GIF89a", 6)) return at; break;
+            }
         }
     }
     return size;
+}
+
+/* Return whether two bytes are the header of a zlib stream: deflate, no dictionary, and a multiple of 31. */
+static inline int is_zlib(uint8_t method, uint8_t check) {
+    /* 31 * 31711 is 1 modulo 2^16, so that a multiple of 31 becomes its 31st part, and no other number so small. */
+    uint16_t part = (uint16_t)((uint16_t)(method << 8 | check) * 31711u);
+    return ((method & 0x8F) == 8) & !(check & 0x20) & (part <= 0xFFFF / 31);
+}
+
+static int may_begin_zlib(const uint8_t *data) {
+    uint16_t any = 0;
+    for (int i = 0; i < PLACES; i++) any |= is_zlib(data[i], data[i + 1]);
+    return any;
 }
 
 /* Return the next place from `start` and before `end` where a zlib header is followed by a whole deflate stream
@@ -298,14 +341,21 @@ PUBLIC int64_t sepzip_find_zlib(
     const uint8_t *data, int64_t size, int64_t start, int64_t end, int64_t least, int64_t capacity, int64_t *budget
 ) {
     Inflated report;
-    for (int64_t at = start; at < end && at + 2 + least <= size; at++) {
-        uint32_t method = data[at], check = data[at + 1];
-        if ((method & 0x8F) != 8 || check & 0x20 || (method << 8 | check) % 31) continue;
-        if (*budget < 0) return size;
-        /* Nearly all that is none ends soon. */
-        int status = sepzip_inflate(data + at + 2, size - at - 2, NULL, capacity, NULL, 0, &report);
-        if (status == DONE && report.used >= least) return at;
-        *budget -= report.used;
+    if (end > size - 1 - least) end = size - 1 - least;
+    for (int64_t at = start; at < end;) {
+        int64_t stop = end;
+        if (stop - at > PLACES) {
+            stop = at + PLACES;
+            if (!may_begin_zlib(data + at)) at = stop;
+        }
+        for (; at < stop; at++) {
+            if (!is_zlib(data[at], data[at + 1])) continue;
+            if (*budget < 0) return size;
+            /* Nearly all that is none ends soon. */
+            int status = sepzip_inflate(data + at + 2, size - at - 2, NULL, capacity, NULL, 0, &report);
+            if (status == DONE && report.used >= least) return at;
+            *budget -= report.used;
+        }
     }
     return size;
 }
