@@ -21,7 +21,7 @@
 
 enum {
     INPUTS = 32, FIELDS = 48, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
-    CELLS = 13 * 4 * 64, CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
+    CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH, CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
     APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
@@ -356,6 +356,11 @@ static inline int code_bit(Segment *s, int64_t lane, uint32_t probability, int b
 
 static inline int64_t squashed(const Segment *s, int64_t x) { return s->squash[x + SQUASH_MOST + 1]; }
 
+/* One of 64 classes of a probability, equally wide when stretched: most of them are for what is nearly sure. */
+static inline int32_t class_of(const Segment *s, uint32_t p) {
+    return (int32_t)(within(s->stretch[p >> 4], -CLASSES_MOST, CLASSES_MOST - 1) + CLASSES_MOST) / CLASS_WIDTH;
+}
+
 static inline int64_t corrected(const uint32_t *points, int64_t low, int64_t part) {
     return ((int64_t)(points[low] >> 16) * (APM_STEP - part) + (int64_t)(points[low + 1] >> 16) * part) / APM_STEP;
 }
@@ -447,7 +452,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
                 uint32_t slot = buckets[i] ? buckets[i][node] : 0;
                 int32_t cell = NONE, value = 0;
                 if (count_of(slot)) {
-                    cell = s->classes[slot >> 16] + (int32_t)(((slot & 0xFFFF) ^ 0x8000) >> 10);
+                    cell = s->classes[slot >> 16] + class_of(s, (slot & 0xFFFF) ^ 0x8000);
                     value = s->cell_stretch[i * CELLS + cell];
                 }
                 used_cells[i] = cell;

@@ -39,6 +39,9 @@ PAD = 32
 CELLS = 13 * 4 * 64
 """Cells of a context's map: 13 classes of a slot's count, its last two bits, 64 classes of what it says."""
 
+CLASS_WIDTH = 72
+"""Width of each of those 64 classes, stretched; half of them are below 0."""
+
 SLOT_COUNT_MOST = 127
 RECENT = 23
 """A slot's last two bits begin here, the newer below; a count of 7 bits is below them, from bit 16 on."""
@@ -154,7 +157,8 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     steps = steps_for(size, lanes)
     longer = longer_lanes(size, lanes)
     numbers = np.arange(lanes)
-    centre = (np.arange(CELLS) & 63) * 65536 + 32768
+    middle = ((np.arange(CELLS) & 63) - 32) * CLASS_WIDTH + CLASS_WIDTH // 2
+    centre = tables.squash[middle + SQUASH_MOST + 1].astype(np.int64) << CELL_BITS - 16
     cells = np.tile(centre << CELL_COUNT_BITS, (contexts, 1)).astype(np.uint32)
     lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
     points = tables.squash[(np.arange(APM_POINTS) - APM_POINTS // 2) * APM_STEP + SQUASH_MOST + 1]

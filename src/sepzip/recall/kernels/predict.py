@@ -18,6 +18,7 @@ from ..state import (
     APM_POINTS,
     APM_STEP,
     CELLS,
+    CLASS_WIDTH,
     KINDS,
     LANE_LENGTH,
     LANE_MATCH,
@@ -53,6 +54,8 @@ _LENGTHS = tl.constexpr(LENGTHS)
 _MATCH_LEAST_0 = tl.constexpr(MATCH_LEAST[0])
 _MATCH_LEAST_1 = tl.constexpr(MATCH_LEAST[1])
 _CELLS = tl.constexpr(CELLS)
+_CLASS_WIDTH = tl.constexpr(CLASS_WIDTH)
+_CLASSES_MOST = tl.constexpr(32 * CLASS_WIDTH)
 _KINDS = tl.constexpr(KINDS)
 _SLOT_COUNT_MOST = tl.constexpr(SLOT_COUNT_MOST)
 _RECENT = tl.constexpr(RECENT)
@@ -97,7 +100,7 @@ def count_of(slot):
 
 
 @triton.jit
-def _cell_of(slot):
+def _cell_of(stretch, slot):
     """Return the cell of a slot's count, last two bits and probability."""
     count = count_of(slot)
     kind = tl.where(count < 127, 11, 12)
@@ -105,7 +108,9 @@ def _cell_of(slot):
     kind = tl.where(count < 32, 9, kind)
     kind = tl.where(count < 16, 8, kind)
     kind = tl.where(count < 8, count, kind)
-    return (kind * 4 + (slot >> _RECENT)) * 64 + (((slot & 0xFFFF) ^ 0x8000) >> 10)
+    stretched = tl.load(stretch + (((slot & 0xFFFF) ^ 0x8000) >> 4)).to(tl.int32)
+    stretched = tl.minimum(tl.maximum(stretched, -_CLASSES_MOST), _CLASSES_MOST - 1)
+    return (kind * 4 + (slot >> _RECENT)) * 64 + (stretched + _CLASSES_MOST) // _CLASS_WIDTH
 
 
 @triton.jit
@@ -246,7 +251,7 @@ def _predict_nodes(
 
     # A bucket's head, where it stands for a node, has seen nothing.
     known = count_of(slot) > 0
-    cell = _cell_of(slot)
+    cell = _cell_of(stretch, slot)
     x = tl.load(cell_stretch + context * _CELLS + cell, mask=known, other=0).to(tl.int32)
 
     first, second = _match_inputs(seen, bit_number, length_0, matched_0, size_0)
