@@ -275,6 +275,8 @@ ALWAYS int32_t logit(Recurrent *r, int64_t lane, int seen, int bit_number) {
 
 ALWAYS void learn_nodes(Recurrent *r, int64_t step, const uint8_t *symbols) {
     int64_t t = step % WINDOW;
+    /* Gradients lie in the order in which nodes are met, so that few lanes need little room; numbers begin with 1. */
+    int16_t numbers[256] = {0};
     int count = 0;
     for (int64_t lane = 0; lane < r->lanes; lane++) {
         const int16_t *restrict outputs = r->outputs + lane * OUTPUTS;
@@ -285,8 +287,12 @@ ALWAYS void learn_nodes(Recurrent *r, int64_t step, const uint8_t *symbols) {
             int32_t own = r->squash[r->logits[lane * 8 + bit_number] + SQUASH_MOST + 1];
             int32_t error = ((bit << 16) - own) >> 4;
             const int16_t *restrict whole = r->node_whole + (int64_t)node * OUTPUTS;
-            int32_t *restrict gradient = r->node_gradient + (int64_t)node * (OUTPUTS + 1);
-            if (gradient[OUTPUTS]++ == 0) r->touched[count++] = node;
+            if (numbers[node] == 0) {
+                r->touched[count++] = node;
+                numbers[node] = (int16_t)count;
+                memset(r->node_gradient + (int64_t)(count - 1) * OUTPUTS, 0, OUTPUTS * sizeof *r->node_gradient);
+            }
+            int32_t *restrict gradient = r->node_gradient + (int64_t)(numbers[node] - 1) * OUTPUTS;
             for (int i = 0; i < OUTPUTS; i++) {
                 totals[i] += error * whole[i];
                 gradient[i] += error * outputs[i];
@@ -295,10 +301,9 @@ ALWAYS void learn_nodes(Recurrent *r, int64_t step, const uint8_t *symbols) {
         for (int i = 0; i < OUTPUTS; i++) slopes[i] = (totals[i] + 512) >> 10;
     }
     for (int n = 0; n < count; n++) {
-        int64_t node = r->touched[n], at = node * OUTPUTS;
-        int32_t *gradient = r->node_gradient + node * (OUTPUTS + 1);
+        int64_t at = (int64_t)r->touched[n] * OUTPUTS;
+        const int32_t *gradient = r->node_gradient + (int64_t)n * OUTPUTS;
         move(OUTPUTS, r->node_weights + at, r->node_squares + at, r->node_whole + at, gradient, NODE_RATE, LEAST_NODE);
-        memset(gradient, 0, (OUTPUTS + 1) * sizeof *gradient);
     }
 }
 

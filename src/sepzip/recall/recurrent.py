@@ -128,7 +128,7 @@ def new_recurrent_records(recurrent: Recurrent) -> RecurrentRecords:
         _aligned(whole.reshape(layers, inputs, -1, 2).transpose(0, 2, 1, 3)),
         _aligned(np.zeros((layers, WINDOW // 2, lanes, gates, 2), np.int16)),
         logits=np.zeros((lanes, 8), np.int32),
-        node_gradient=np.zeros((256, outputs + 1), np.int32),
+        node_gradient=np.zeros((256, outputs), np.int32),
         touched=np.zeros(256, np.int32),
     )
 
