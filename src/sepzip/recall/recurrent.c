@@ -95,7 +95,8 @@ ALWAYS int32_t dot(const int16_t *restrict a, const int16_t *restrict b, int cou
 }
 
 /* sums[i] += pairs[n][0] * rows[n][i][0] + pairs[n][1] * rows[n][i][1], for i < columns and n < count. Rows lie
-   row_stride numbers apart, and pairs pair_stride. There are 64, 128 or 192 columns. */
+   row_stride numbers apart, and pairs pair_stride. There are 64 or 192 columns, and an even
+   number of rows. */
 typedef void Multiply(
     int32_t *restrict sums, int columns, const int16_t *restrict rows, int64_t row_stride,
     const int16_t *restrict pairs, int64_t pair_stride, int64_t count
@@ -112,31 +113,47 @@ static void multiply_plain(
 }
 
 #ifdef X86
-/* Two products and their sum are one instruction, wrapping as here. */
-#define MULTIPLY(name, instructions, vector, size, load, store, spread, add_products)                          \
-    __attribute__((target(instructions), always_inline)) static inline void columns_##name(                    \
-        int32_t *restrict sums, const int vectors, const int16_t *restrict rows, int64_t row_stride,           \
-        const int16_t *restrict pairs, int64_t pair_stride, int64_t count                                      \
-    ) {                                                                                                        \
-        vector totals[12];                                                                                     \
-        for (int i = 0; i < vectors; i++) totals[i] = load((const void *)(sums + i * size));                   \
-        for (int64_t n = 0; n < count; n++, rows += row_stride, pairs += pair_stride) {                        \
-            int32_t pair;                                                                                      \
-            memcpy(&pair, pairs, sizeof pair);                                                                 \
-            vector both = spread(pair);                                                                        \
-            for (int i = 0; i < vectors; i++) {                                                                \
-                totals[i] = add_products(totals[i], load((const void *)(rows + 2 * i * size)), both);          \
-            }                                                                                                  \
-        }                                                                                                      \
-        for (int i = 0; i < vectors; i++) store((void *)(sums + i * size), totals[i]);                         \
+/* Two products and their sum are one instruction, wrapping as here. With `chains` 2 even rows are added up beside odd
+   ones: an instruction does not wait for the one before. */
+#define MULTIPLY(name, instructions, vector, size, load, store, spread, add, add_products)                             \
+    __attribute__((target(instructions), always_inline)) static inline void columns_##name(                            \
+        int32_t *restrict sums, const int vectors, const int chains, const int16_t *restrict rows, int64_t row_stride, \
+        const int16_t *restrict pairs, int64_t pair_stride, int64_t count                                              \
+    ) {                                                                                                                \
+        vector totals[12];                                                                                             \
+        for (int i = 0; i < vectors; i++) {                                                                            \
+            totals[i] = load((const void *)(sums + i * size));                                                         \
+            if (chains == 2) totals[vectors + i] = spread(0);                                                          \
+        }                                                                                                              \
+        for (int64_t n = 0; n < count; n += chains) {                                                                  \
+            for (int chain = 0; chain < chains; chain++, rows += row_stride, pairs += pair_stride) {                   \
+                int32_t pair;                                                                                          \
+                memcpy(&pair, pairs, sizeof pair);                                                                     \
+                vector both = spread(pair), *own = totals + chain * vectors;                                           \
+                for (int i = 0; i < vectors; i++) {                                                                    \
+                    own[i] = add_products(own[i], load((const void *)(rows + 2 * i * size)), both);                    \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int i = 0; i < vectors; i++) {                                                                            \
+            store((void *)(sums + i * size), chains == 2 ? add(totals[i], totals[vectors + i]) : totals[i]);           \
+        }                                                                                                              \
     }
 
 #define ADD_PRODUCTS_128(totals, a, b) _mm_add_epi32(totals, _mm_madd_epi16(a, b))
 #define ADD_PRODUCTS_256(totals, a, b) _mm256_add_epi32(totals, _mm256_madd_epi16(a, b))
 
-MULTIPLY(sse2, SSE2, __m128i, 4, _mm_loadu_si128, _mm_storeu_si128, _mm_set1_epi32, ADD_PRODUCTS_128)
-MULTIPLY(avx2, AVX2, __m256i, 8, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi32, ADD_PRODUCTS_256)
-MULTIPLY(avx512, AVX512, __m512i, 16, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_set1_epi32, _mm512_dpwssd_epi32)
+MULTIPLY(
+    sse2, SSE2, __m128i, 4, _mm_loadu_si128, _mm_storeu_si128, _mm_set1_epi32, _mm_add_epi32, ADD_PRODUCTS_128
+)
+MULTIPLY(
+    avx2, AVX2, __m256i, 8, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi32, _mm256_add_epi32,
+    ADD_PRODUCTS_256
+)
+MULTIPLY(
+    avx512, AVX512, __m512i, 16, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_set1_epi32, _mm512_add_epi32,
+    _mm512_dpwssd_epi32
+)
 
 /* As many columns at once as there are registers for. */
 __attribute__((target(SSE2))) static void multiply_sse2(
@@ -144,7 +161,7 @@ __attribute__((target(SSE2))) static void multiply_sse2(
     const int16_t *restrict pairs, int64_t pair_stride, int64_t count
 ) {
     for (int i = 0; i < columns; i += 32) {
-        columns_sse2(sums + i, 8, rows + 2 * i, row_stride, pairs, pair_stride, count);
+        columns_sse2(sums + i, 8, 1, rows + 2 * i, row_stride, pairs, pair_stride, count);
     }
 }
 
@@ -153,7 +170,7 @@ __attribute__((target(AVX2))) static void multiply_avx2(
     const int16_t *restrict pairs, int64_t pair_stride, int64_t count
 ) {
     for (int i = 0; i < columns; i += 64) {
-        columns_avx2(sums + i, 8, rows + 2 * i, row_stride, pairs, pair_stride, count);
+        columns_avx2(sums + i, 8, 1, rows + 2 * i, row_stride, pairs, pair_stride, count);
     }
 }
 
@@ -161,9 +178,8 @@ __attribute__((target(AVX512))) static void multiply_avx512(
     int32_t *restrict sums, int columns, const int16_t *restrict rows, int64_t row_stride,
     const int16_t *restrict pairs, int64_t pair_stride, int64_t count
 ) {
-    if (columns == 192) columns_avx512(sums, 12, rows, row_stride, pairs, pair_stride, count);
-    else if (columns == 128) columns_avx512(sums, 8, rows, row_stride, pairs, pair_stride, count);
-    else columns_avx512(sums, 4, rows, row_stride, pairs, pair_stride, count);
+    if (columns == 192) columns_avx512(sums, 12, 1, rows, row_stride, pairs, pair_stride, count);
+    else columns_avx512(sums, 4, 2, rows, row_stride, pairs, pair_stride, count);
 }
 #endif
 
@@ -192,16 +208,20 @@ ALWAYS void pair(int count, int16_t *restrict pairs, const int16_t *restrict fir
     }
 }
 
-/* Slopes of the sums of gates over a lane's last window, from the newest byte to the oldest. Slopes are in 2^-14. */
+/* Units' weights of a layer by pairs of gates: of those that read the layer's own outputs, or those from below. */
+ALWAYS int16_t *back_of(const Recurrent *r, int layer, int below) {
+    return r->unit_back + (layer * 2 + below) * (GATES * UNITS);
+}
+
+/* Slopes of the sums of gates over a lane's last window, from the newest byte to the oldest. Slopes are in 2^-14.
+   Layer after layer, so that the weights that a loop reads stay in the nearest cache. */
 ALWAYS void go_back(Recurrent *r, int64_t lane, Multiply *multiply) {
-    int32_t by_layer[LAYERS][UNITS] = {{0}}, by_cell[LAYERS][UNITS] = {{0}};
-    for (int64_t t = WINDOW - 1; t >= 0; t--) {
-        int32_t *slopes = r->window_slopes + (t * r->lanes + lane) * OUTPUTS;
-        for (int layer = LAYERS - 1; layer >= 0; layer--) {
+    for (int layer = LAYERS - 1; layer >= 0; layer--) {
+        int32_t later[UNITS] = {0}, cell[UNITS] = {0};
+        for (int64_t t = WINDOW - 1; t >= 0; t--) {
             const int16_t *gates = gates_of(r, t, lane, layer);
             int16_t *restrict deltas = deltas_of(r, t, lane, layer);
-            int32_t *restrict later = by_layer[layer], *restrict cell = by_cell[layer];
-            const int32_t *restrict own = slopes + layer * UNITS;
+            const int32_t *restrict own = r->window_slopes + (t * r->lanes + lane) * OUTPUTS + layer * UNITS;
             for (int i = 0; i < UNITS; i++) {
                 int32_t f = gates[FORGET * UNITS + i], o = gates[OUTPUT * UNITS + i], g = gates[CANDIDATE * UNITS + i];
                 int32_t before = gates[BEFORE * UNITS + i], after = gates[AFTER * UNITS + i];
@@ -216,15 +236,16 @@ ALWAYS void go_back(Recurrent *r, int64_t lane, Multiply *multiply) {
                 deltas[UNITS + i] = (int16_t)bounded(by_output, DELTA_MOST);
                 deltas[2 * UNITS + i] = (int16_t)bounded(by_candidate, DELTA_MOST);
             }
-            int32_t sums[INPUTS] = {0};
-            const int16_t *weights = r->unit_back + (int64_t)layer * GATES * INPUTS;
-            multiply(sums, layer ? INPUTS : UNITS, weights, 2 * INPUTS, deltas, 2, GATES / 2);
+            int32_t sums[UNITS] = {0};
+            multiply(sums, UNITS, back_of(r, layer, 0), 2 * UNITS, deltas, 2, GATES / 2);
             for (int i = 0; i < UNITS; i++) later[i] = (sums[i] + 2048) >> 12;
-            if (layer) {
-                int32_t *below = slopes + (layer - 1) * UNITS;
-                for (int i = 0; i < UNITS; i++) below[i] += (sums[UNITS + i] + 2048) >> 12;
-            }
             if (t % 2 == 0) pair(GATES, pairs_of(r, t / 2, lane, layer), deltas, deltas_of(r, t + 1, lane, layer));
+        }
+        for (int64_t t = 0; layer && t < WINDOW; t++) {
+            int32_t *below = r->window_slopes + (t * r->lanes + lane) * OUTPUTS + (layer - 1) * UNITS;
+            int32_t sums[UNITS] = {0};
+            multiply(sums, UNITS, back_of(r, layer, 1), 2 * UNITS, deltas_of(r, t, lane, layer), 2, GATES / 2);
+            for (int i = 0; i < UNITS; i++) below[i] += (sums[i] + 2048) >> 12;
         }
     }
 }
@@ -248,7 +269,7 @@ ALWAYS void forward(
             if (layer) memcpy(inputs + UNITS, outputs, UNITS * sizeof *inputs);
             for (int i = 0; i < GATES; i++) sums[i] = row[i] * 512;
             multiply(sums, GATES, weights, 2 * GATES, inputs, 2, (layer ? INPUTS : UNITS) / 2);
-            /* In loops of their own: look-ups do not gain by vectors, and the rest does. */
+            /* Loops of one thing each, which compilers make vectors of. */
             for (int i = 0; i < GATES; i++) {
                 sums[i] = bounded(sums[i] >> (i < 2 * UNITS ? 13 : 12), SQUASH_MOST) + SQUASH_MOST + 1;
             }
@@ -330,9 +351,11 @@ ALWAYS void learn_inputs(Recurrent *r, int64_t window, int layer, int first, int
     for (int i = 0; i < count; i += 2) {
         pair(GATES, r->unit_forward + at + i * GATES, whole + i * GATES, whole + (i + 1) * GATES);
     }
-    int16_t *back = r->unit_back + ((int64_t)layer * GATES * INPUTS + 2 * first);
+    int16_t *back = back_of(r, layer, first / UNITS) + 2 * (first % UNITS);
     for (int n = 0; n < GATES / 2; n++) {
-        for (int i = 0; i < count; i++) memcpy(back + n * 2 * INPUTS + 2 * i, whole + i * GATES + 2 * n, 2 * sizeof *back);
+        for (int i = 0; i < count; i++) {
+            memcpy(back + n * 2 * UNITS + 2 * i, whole + i * GATES + 2 * n, 2 * sizeof *back);
+        }
     }
 }
 

@@ -77,8 +77,9 @@ class RecurrentRecords(NamedTuple):
     """A host's room, laid out for vectors, which multiply pairs and add the two products.
 
     The units' weights are here by pairs of inputs, [layers, inputs / 2, gates, 2], and by pairs of gates,
-    [layers, gates / 2, inputs, 2], and slopes of the gates' sums by pairs of steps, [layers, steps / 2,
-    lanes, gates, 2]. Then there are a step's logits, [lanes, 8], and sums.
+    those of a layer's own outputs before those of the layer below, [layers, 2, gates / 2, units, 2]; slopes of
+    the gates' sums by pairs of steps, [layers, steps / 2, lanes, gates, 2]. Then there are a step's logits,
+    [lanes, 8], gradients of nodes in the order in which a step meets them, [256, outputs], and those nodes.
     """
 
     unit_forward: NDArray[np.int16]
@@ -122,10 +123,10 @@ def new_recurrent_records(recurrent: Recurrent) -> RecurrentRecords:
     """Return a host's room for this network."""
     lanes, outputs = recurrent.outputs.shape
     whole = recurrent.unit_whole
-    layers, inputs, gates = whole.shape
+    layers, _, gates = whole.shape
     return RecurrentRecords(
         _aligned(whole.reshape(layers, -1, 2, gates).transpose(0, 1, 3, 2)),
-        _aligned(whole.reshape(layers, inputs, -1, 2).transpose(0, 2, 1, 3)),
+        _aligned(whole.reshape(layers, 2, UNITS, gates // 2, 2).transpose(0, 1, 3, 2, 4)),
         _aligned(np.zeros((layers, WINDOW // 2, lanes, gates, 2), np.int16)),
         logits=np.zeros((lanes, 8), np.int32),
         node_gradient=np.zeros((256, outputs), np.int32),
@@ -137,7 +138,7 @@ def _aligned(array: NDArray[np.int16]) -> NDArray[np.int16]:
     """Return a copy of an array that begins where a line of a processor's cache does."""
     room = np.empty(array.size + _LINE, np.int16)
     skipped = -room.ctypes.data % (2 * _LINE) // 2
-    copy = room[skipped : skipped + array.size].reshape(array.shape)
+    copy: NDArray[np.int16] = room[skipped : skipped + array.size].reshape(array.shape)
     copy[...] = array
     return copy
 
