@@ -186,4 +186,3 @@ class BoundSegment:
                 thread.join()
         finally:
             library.sepzip_meeting_free(meeting)
-

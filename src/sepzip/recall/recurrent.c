@@ -432,8 +432,9 @@ static int builds(const Build **found) {
     if (__builtin_cpu_supports("avx2")) {
         found[count++] = &build_avx2;
         if (
-            __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-            && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")
+            __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+            && __builtin_cpu_supports("avx512vnni")
         ) {
             found[count++] = &build_avx512;
         }

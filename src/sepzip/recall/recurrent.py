@@ -77,9 +77,10 @@ class RecurrentRecords(NamedTuple):
     """A host's room, laid out for vectors, which multiply pairs and add the two products.
 
     The units' weights are here by pairs of inputs, [layers, inputs / 2, gates, 2], and by pairs of gates,
-    those of a layer's own outputs before those of the layer below, [layers, 2, gates / 2, units, 2]; slopes of
-    the gates' sums by pairs of steps, [layers, steps / 2, lanes, gates, 2]. Then there are a step's logits,
-    [lanes, 8], gradients of nodes in the order in which a step meets them, [256, outputs], and those nodes.
+    those of a layer's own outputs before those of the layer below, [layers, 2, gates / 2, units, 2]. Slopes
+    of the gates' sums are here by pairs of steps, [layers, steps / 2, lanes, gates, 2]. Then there are a
+    step's logits, [lanes, 8], gradients of nodes in the order in which a step meets these, [256, outputs],
+    and the nodes.
     """
 
     unit_forward: NDArray[np.int16]
