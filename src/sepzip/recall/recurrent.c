@@ -328,7 +328,8 @@ ALWAYS void learn_nodes(Recurrent *r, int64_t step, const uint8_t *symbols) {
     }
 }
 
-/* Move the weights that read a task's inputs of a layer, `count` of them from number `first`. */
+/* Move the weights that read a task's inputs of a layer, `count` of them from number `first`. Their gradients are
+   added up a chunk of places at a time, whose slopes stay in the nearest cache. */
 ALWAYS void learn_inputs(Recurrent *r, int64_t window, int layer, int first, int count, Multiply *multiply) {
     int32_t gradients[TASK_INPUTS][GATES] = {{0}};
     int16_t values[CHUNK][TASK_INPUTS][2];
@@ -340,6 +341,7 @@ ALWAYS void learn_inputs(Recurrent *r, int64_t window, int layer, int first, int
             const int16_t *a = inputs_of(r, window, t, lane, layer), *b = inputs_of(r, window, t + 1, lane, layer);
             pair(count, values[place - begin][0], a + first, b + first);
         }
+        /* Pairs of all lanes lie one after the other, as places are counted. */
         const int16_t *deltas = pairs_of(r, 0, begin, layer);
         for (int i = 0; i < count; i++) {
             multiply(gradients[i], GATES, deltas, 2 * GATES, values[0][i], 2 * TASK_INPUTS, end - begin);
