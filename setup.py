@@ -8,8 +8,8 @@ setup(
             "sepzip.recall._memory",
             ["src/sepzip/recall/memory.c", "src/sepzip/recall/recurrent.c"],
             depends=["src/sepzip/recall/recurrent.h"],
-            # Integers wrap around and are shifted with their sign, and no product and sum of floats become one
-            # operation, as in the kernels.
+            # Integers wrap around and are shifted with their sign, and no product and sum of floats become
+            # one operation, as in the kernels.
             extra_compile_args=[
                 "-O3",
                 "-fwrapv",

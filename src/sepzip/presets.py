@@ -378,7 +378,7 @@ LEVELS: dict[int, Preset] = {
 }
 """Memories of contexts: more lanes are faster on a GPU, fewer of them and more contexts smaller.
 
-A recurrent network beside them makes them smaller still, in twice the time.
+A recurrent network beside them makes them smaller still, in half as much time again on a CPU.
 """
 
 DEFAULT_LEVEL = 5

@@ -16,7 +16,7 @@ from .plan import Settings
 from .recurrent import Recurrent, RecurrentRecords, new_recurrent_records
 from .state import Memory, Records
 
-__all__ = ["BoundSegment", "convert_calls", "count_differences"]
+__all__ = ["BoundSegment", "convert_calls", "count_differences", "use_recurrent_build"]
 
 _ARRAYS = (
     *(name for name in Memory._fields if name != "recurrent"),
@@ -72,6 +72,7 @@ def _library() -> ctypes.CDLL:
     library.sepzip_meeting_free.argtypes = [ctypes.c_void_p]
     library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     library.sepzip_count_differences.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
+    library.sepzip_recurrent_use.argtypes = [ctypes.c_int]
     for name in ("memory_run", "convert_calls", "count_differences", "meeting_free"):
         getattr(library, f"sepzip_{name}").restype = None
     return library
@@ -91,6 +92,14 @@ def count_differences(data: NDArray[np.uint8], most: int, pieces: int, piece: in
     data = np.ascontiguousarray(data)
     _library().sepzip_count_differences(data.ctypes.data, len(data), most, pieces, piece, counts.ctypes.data)
     return counts
+
+
+def use_recurrent_build(number: int | None) -> int:
+    """Let the recurrent network run by this of its builds for this processor, all of the same results.
+
+    0 is plain C, None the fastest, which is used if nothing was said. Returns how many builds there are.
+    """
+    return int(_library().sepzip_recurrent_use(-1 if number is None else number))
 
 
 def _addresses(arrays: Any) -> dict[str, int]:
@@ -177,4 +186,3 @@ class BoundSegment:
                 thread.join()
         finally:
             library.sepzip_meeting_free(meeting)
-

@@ -32,7 +32,9 @@ typedef struct {
     int32_t *window_slopes;
     int16_t *window_deltas;
 
-    int16_t *unit_turned;
+    int16_t *unit_forward;
+    int16_t *unit_back;
+    int16_t *delta_pairs;
     int32_t *logits;
     int32_t *node_gradient;
     int32_t *touched;
@@ -54,5 +56,9 @@ void sepzip_recurrent_learn_nodes(Recurrent *r, int64_t step, const uint8_t *sym
 
 /* Task number `task` of RECURRENT_TASKS of learning the units' weights after a step. */
 void sepzip_recurrent_learn_units(Recurrent *r, int64_t step, int task);
+
+/* Use build number `number`, 0 being plain C, of those for this processor, or the fastest if there is none of this
+   number. Returns how many there are. */
+int sepzip_recurrent_use(int number);
 
 #endif

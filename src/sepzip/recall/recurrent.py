@@ -28,6 +28,9 @@ WINDOW = 20
 WHOLE = 4096
 """What a weight of 1 is as a whole number."""
 
+_LINE = 32
+"""Numbers of int16 in a line of a processor's cache."""
+
 _FORGET_FIRST = 1.0
 """What the sum of a forget gate begins with: most of a unit's state is kept."""
 
@@ -71,9 +74,18 @@ LEARNT = Recurrent._fields[:9]
 
 
 class RecurrentRecords(NamedTuple):
-    """A host's room: the units' weights by gate, [layers, gates, inputs]; a step's logits; sums."""
+    """A host's room, laid out for vectors, which multiply pairs and add the two products.
 
-    unit_turned: NDArray[np.int16]
+    The units' weights are here by pairs of inputs, [layers, inputs / 2, gates, 2], and by pairs of gates,
+    those of a layer's own outputs before those of the layer below, [layers, 2, gates / 2, units, 2]. Slopes
+    of the gates' sums are here by pairs of steps, [layers, steps / 2, lanes, gates, 2]. Then there are a
+    step's logits, [lanes, 8], gradients of nodes in the order in which a step meets these, [256, outputs],
+    and the nodes.
+    """
+
+    unit_forward: NDArray[np.int16]
+    unit_back: NDArray[np.int16]
+    delta_pairs: NDArray[np.int16]
     logits: NDArray[np.int32]
     node_gradient: NDArray[np.int32]
     touched: NDArray[np.int32]
@@ -111,12 +123,25 @@ def new_recurrent(lanes: int) -> Recurrent:
 def new_recurrent_records(recurrent: Recurrent) -> RecurrentRecords:
     """Return a host's room for this network."""
     lanes, outputs = recurrent.outputs.shape
+    whole = recurrent.unit_whole
+    layers, _, gates = whole.shape
     return RecurrentRecords(
-        np.ascontiguousarray(recurrent.unit_whole.transpose(0, 2, 1)),
+        _aligned(whole.reshape(layers, -1, 2, gates).transpose(0, 1, 3, 2)),
+        _aligned(whole.reshape(layers, 2, UNITS, gates // 2, 2).transpose(0, 1, 3, 2, 4)),
+        _aligned(np.zeros((layers, WINDOW // 2, lanes, gates, 2), np.int16)),
         logits=np.zeros((lanes, 8), np.int32),
-        node_gradient=np.zeros((256, outputs + 1), np.int32),
+        node_gradient=np.zeros((256, outputs), np.int32),
         touched=np.zeros(256, np.int32),
     )
+
+
+def _aligned(array: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return a copy of an array that begins where a line of a processor's cache does."""
+    room = np.empty(array.size + _LINE, np.int16)
+    skipped = -room.ctypes.data % (2 * _LINE) // 2
+    copy: NDArray[np.int16] = room[skipped : skipped + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _spread(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
