@@ -151,6 +151,38 @@ def waves(size: int, sample: int, big_endian: bool, record: int) -> Bytes:
     return wave.astype(">i2" if big_endian else "<i2").view(np.uint8)[:size].copy()
 
 
+def machine_code(size: int) -> Bytes:
+    """Return x86 instructions of every form that is followed, and then parts of them."""
+    instructions = (
+        "55",
+        "4889e5",
+        "8b442410",
+        "66c745fe3412",
+        "c5f86f0d00010000",
+        "f20f108424a0000000",
+        "0f8412000000",
+        "48b81122334455667788",
+        "f6c101",
+        "f7d8",
+        "660f3a0fc108",
+        "8d0485f0ffffff",
+        "c4e27118c8",
+        "0f38f00f",
+        "62f17c4858c1",
+        "66b80100",
+        "c8100000",
+        "c1e002",
+        "80 3d 10 00 00 00 05",
+        "c5f9c5c001",
+        "e8f0ffffff",
+        "c3",
+    )
+    code = bytes.fromhex("".join(instructions))
+    generator = np.random.default_rng(size)
+    code += b"".join(code[i : i + 5] for i in generator.integers(0, len(code) - 5, size // 5))
+    return np.frombuffer(code[:size], np.uint8).copy()
+
+
 @pytest.mark.parametrize("lanes, size", [(1, 16), (3, 29), (20, 50), (64, 40)])
 def test_text(text: bytes, lanes: int, size: int) -> None:
     check(whole(0, 12), some_text(text, size * SCALE), lanes)
@@ -201,3 +233,8 @@ def test_floats() -> None:
 def test_genome() -> None:
     data = np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(1).integers(0, 4, 22 * SCALE)]
     check(whole(5, 10), data, 3)
+
+
+@pytest.mark.parametrize("lanes, contexts", [(1, 0), (3, 26)])
+def test_instructions(lanes: int, contexts: int) -> None:
+    check(whole(8, 10, contexts=contexts), machine_code(60 * SCALE), lanes)
