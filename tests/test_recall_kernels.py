@@ -11,10 +11,15 @@ from kernels import DEVICE
 from sepzip.coder.binary import MOST_BYTES_A_STEP, LaneCoders
 from sepzip.lanes import longer_lanes, split_lanes
 from sepzip.recall.device import DeviceCoders, DeviceMemory
+from sepzip.recall.kernels.fields import follow_instruction
 from sepzip.recall.native import BoundSegment
 from sepzip.recall.plan import Plan, Settings, uses_of
 from sepzip.recall.profiles import PROFILES
-from sepzip.recall.state import PAD, Memory, new_memory, new_records
+from sepzip.recall.state import LANE_CODE, PAD, Memory, new_memory, new_records
+
+# Behind `kernels`, which sets Triton up.
+import triton  # isort: skip
+import triton.language as tl  # isort: skip
 
 Bytes = NDArray[np.uint8]
 Case = tuple[Plan, Settings]
@@ -151,36 +156,12 @@ def waves(size: int, sample: int, big_endian: bool, record: int) -> Bytes:
     return wave.astype(">i2" if big_endian else "<i2").view(np.uint8)[:size].copy()
 
 
-def machine_code(size: int) -> Bytes:
-    """Return x86 instructions of every form that is followed, and then parts of them."""
-    instructions = (
-        "55",
-        "4889e5",
-        "8b442410",
-        "66c745fe3412",
-        "c5f86f0d00010000",
-        "f20f108424a0000000",
-        "0f8412000000",
-        "48b81122334455667788",
-        "f6c101",
-        "f7d8",
-        "660f3a0fc108",
-        "8d0485f0ffffff",
-        "c4e27118c8",
-        "0f38f00f",
-        "62f17c4858c1",
-        "66b80100",
-        "c8100000",
-        "c1e002",
-        "80 3d 10 00 00 00 05",
-        "c5f9c5c001",
-        "e8f0ffffff",
-        "c3",
-    )
-    code = bytes.fromhex("".join(instructions))
-    generator = np.random.default_rng(size)
-    code += b"".join(code[i : i + 5] for i in generator.integers(0, len(code) - 5, size // 5))
-    return np.frombuffer(code[:size], np.uint8).copy()
+CODE = bytes.fromhex(
+    "55 4889e5 8b442410 66c745fe3412 c5f96f0d00010000 f20f108424a0000000 0f8412000000 41b805000000"
+    "48b81122334455667788 f6c101 f7d8 660f3a0fc108 8d0485f0ffffff c4e27918c1 0f38f000 62f17c4858c1"
+    "66b80100 c8100000 803d1000000005 c3 e8"
+)
+"""x86 instructions of every form that is followed, the last one without its end."""
 
 
 @pytest.mark.parametrize("lanes, size", [(1, 16), (3, 29), (20, 50), (64, 40)])
@@ -235,6 +216,33 @@ def test_genome() -> None:
     check(whole(5, 10), data, 3)
 
 
-@pytest.mark.parametrize("lanes, contexts", [(1, 0), (3, 26)])
-def test_instructions(lanes: int, contexts: int) -> None:
-    check(whole(8, 10, contexts=contexts), machine_code(60 * SCALE), lanes)
+def test_instructions() -> None:
+    # The second lane begins within one.
+    check(whole(8, 10), np.frombuffer((CODE * 6)[: 36 * SCALE], np.uint8), 2)
+
+
+@triton.jit
+def _follow(state, followed_code, instructions, data, count):
+    for i in range(count):
+        follow_instruction(state, followed_code, instructions, tl.load(data + i).to(tl.int32))
+        tl.debug_barrier()
+
+
+def test_instructions_are_followed() -> None:
+    # Again, for what followed, and then bytes that are none.
+    noise = np.random.default_rng(8).integers(0, 256, 500 * SCALE).astype(np.uint8)
+    data = np.concatenate([np.frombuffer(CODE + CODE, np.uint8), noise])
+    case = whole(8, 10, contexts=1)
+    plain = Plain(*case, len(data), 1, new_coders(1, len(data)), False)
+    memory = DeviceMemory(*case, len(data), 1, DEVICE).tensors
+    at = 0
+    for end in (len(CODE) // 2, len(CODE), 2 * len(CODE), len(data)):
+        symbols = torch.from_numpy(data[at:end]).to(DEVICE)
+        _follow[(1,)](memory["lane"], memory["followed_code"], memory["instructions"], symbols, end - at)
+        for symbol in data[at:end]:
+            plain.step(np.array([symbol]), None)
+        at = end
+        numbers = memory["lane"].cpu().numpy()[0, LANE_CODE : LANE_CODE + 7]
+        assert numbers.tolist() == plain.memory.lane[0, LANE_CODE : LANE_CODE + 7].tolist()
+        assert np.array_equal(memory["followed_code"].cpu().numpy(), plain.memory.followed_code)
+    assert len(np.unique(plain.memory.followed_code)) > 100
