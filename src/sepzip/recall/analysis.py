@@ -88,9 +88,8 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
         text = [Plan(_TEXT), Plan(_MARKUP), Plan(_TABLE)]
         return [Plan(_GENOME), *text] if letters <= 8 else text
     calls = _calls(data)
-    candidates = [Plan(_PROGRAM, calls=calls)]
-    if calls:
-        candidates.append(Plan(_X86, calls=calls))
+    # The middle of a program may be its data, which says little for instructions or against them.
+    candidates = [Plan(_X86 if calls else _PROGRAM, calls=calls)]
     if control <= 0.15 * len(sample):
         # An archive of texts has zeros between them.
         candidates.append(Plan(_MARKUP))

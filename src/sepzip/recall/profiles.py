@@ -272,7 +272,7 @@ PROFILES: dict[int, Profile] = {
     ),
     8: _profile(
         "x86",
-        "o2 o3 xi x1o x3 xx o1 xio x2 xo2 x13 xr4 o4 xxx sm6 xo4 xi1 x34 x1 p1x i2 o6 i1 s23 p48 p48x",
+        "o2 o3 xi x1o x3 xx o1 xio x2 xo2 x13 xr4 o4 xxx sm6 xo4 xi1 x34 x1 w p1x i1 o6 s23 p48 p48x",
         uses_text=True,
         uses_instructions=True,
     ),
