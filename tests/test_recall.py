@@ -274,6 +274,26 @@ def test_plans_follow_the_data() -> None:
     assert choose(rows.astype(np.uint8).reshape(-1)).record % 60 == 0
 
 
+def test_programs_for_x86_are_known_by_their_calls() -> None:
+    generator = random.Random(8)
+    call, load = b"\xe8\x10%c\0\0", b"\x48\x8d\x0d\x20%c\0\0"
+    pieces = []
+    for _ in range(1000):
+        pieces.append(call % generator.randrange(256) + generator.randbytes(generator.randrange(20, 50)))
+    narrow = np.frombuffer(b"".join(pieces), np.uint8)
+    assert choose(narrow)[::4] == (X86, 1)
+    pieces = [piece + load % generator.randrange(256) for piece in pieces]
+    assert choose(np.frombuffer(b"".join(pieces), np.uint8))[::4] == (X86, 2)
+    # One in twenty is what chance gives.
+    assert choose(np.frombuffer(b"".join(pieces[:50]) + bytes_of("noise", 35_000), np.uint8)).calls == 0
+
+
+def test_a_plan_for_code_of_64_bits_has_calls() -> None:
+    assert read_plan(bytes([X86, 8 + 32, 0]))[0] == Plan(X86, calls=2)
+    with pytest.raises(CorruptError):
+        read_plan(bytes([X86, 32, 0]))
+
+
 def test_lines_of_columns_are_a_table(text: bytes) -> None:
     lines = "".join(f"{i:6d}{i * i:10d}{math.sqrt(i):12.6f}\n" for i in range(1000)).encode()
     full = replace(MODEL, table_bits=18)
