@@ -773,11 +773,9 @@ static void follow_instruction(const Segment *s, int64_t *numbers, uint32_t byte
             }
         }
     } else if (kind == MODRM || kind == SIB) {
-        uint32_t mod, rm;
         if (kind == MODRM) {
+            uint32_t mod = byte >> 6, rm = byte & 7;
             code |= byte << 8;
-            mod = byte >> 6;
-            rm = byte & 7;
             if (next & 8) next = (byte >> 3 & 7) < 2 ? next & 7 : 0;
             size = mod == 1 ? 1 : mod == 2 || mod == 0 && rm == 5 ? 4 : 0;
             kind = mod < 3 && rm == 4 ? SIB : DISPLACEMENT;
