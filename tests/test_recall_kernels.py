@@ -11,11 +11,16 @@ from kernels import DEVICE
 from sepzip.coder.binary import MOST_BYTES_A_STEP, LaneCoders
 from sepzip.lanes import longer_lanes, split_lanes
 from sepzip.recall.device import DeviceCoders, DeviceMemory
+from sepzip.recall.kernels.fields import follow_instruction
 from sepzip.recall.native import BoundSegment
 from sepzip.recall.plan import Plan, Settings, uses_of
 from sepzip.recall.profiles import PROFILES
 from sepzip.recall.recurrent import WINDOW
-from sepzip.recall.state import PAD, Memory, arrays_of, new_memory, new_records
+from sepzip.recall.state import LANE_CODE, PAD, Memory, arrays_of, new_memory, new_records
+
+# Behind `kernels`, which sets Triton up.
+import triton  # isort: skip
+import triton.language as tl  # isort: skip
 
 Bytes = NDArray[np.uint8]
 Case = tuple[Plan, Settings]
@@ -145,6 +150,14 @@ def waves(size: int, sample: int, big_endian: bool, record: int) -> Bytes:
     return wave.astype(">i2" if big_endian else "<i2").view(np.uint8)[:size].copy()
 
 
+CODE = bytes.fromhex(
+    "55 4889e5 8b442410 66c745fe3412 c5f96f0d00010000 f20f108424a0000000 0f8412000000 41b805000000"
+    "48b81122334455667788 f6c101 f7d8 660f3a0fc108 8d0485f0ffffff c4e27918c1 0f38f000 62f17c4858c1"
+    "66b80100 c8100000 803d1000000005 c3 e8"
+)
+"""x86 instructions of every form that is followed, the last one without its end."""
+
+
 @pytest.mark.parametrize("lanes, size", [(1, 16), (3, 29), (20, 50), (64, 40)])
 def test_text(text: bytes, lanes: int, size: int) -> None:
     check(whole(0, 12), some_text(text, size * SCALE), lanes)
@@ -197,3 +210,35 @@ def test_floats() -> None:
 def test_genome() -> None:
     data = np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(1).integers(0, 4, 22 * SCALE)]
     check(whole(5, 10), data, 3)
+
+
+def test_instructions() -> None:
+    # The second lane begins within one.
+    check(whole(8, 10), np.frombuffer((CODE * 6)[: 36 * SCALE], np.uint8), 2)
+
+
+@triton.jit
+def _follow(state, followed_code, instructions, data, count):
+    for i in range(count):
+        follow_instruction(state, followed_code, instructions, tl.load(data + i).to(tl.int32))
+        tl.debug_barrier()
+
+
+def test_instructions_are_followed() -> None:
+    # Again, for what followed, and then bytes that are none.
+    noise = np.random.default_rng(8).integers(0, 256, 500 * SCALE).astype(np.uint8)
+    data = np.concatenate([np.frombuffer(CODE + CODE, np.uint8), noise])
+    case = whole(8, 10, contexts=1)
+    plain = Plain(*case, len(data), 1, new_coders(1, len(data)), False)
+    memory = DeviceMemory(*case, len(data), 1, DEVICE).tensors
+    at = 0
+    for end in (len(CODE) // 2, len(CODE), 2 * len(CODE), len(data)):
+        symbols = torch.from_numpy(data[at:end]).to(DEVICE)
+        _follow[(1,)](memory["lane"], memory["followed_code"], memory["instructions"], symbols, end - at)
+        for symbol in data[at:end]:
+            plain.step(np.array([symbol]))
+        at = end
+        numbers = memory["lane"].cpu().numpy()[0, LANE_CODE : LANE_CODE + 7]
+        assert numbers.tolist() == plain.memory.lane[0, LANE_CODE : LANE_CODE + 7].tolist()
+        assert np.array_equal(memory["followed_code"].cpu().numpy(), plain.memory.followed_code)
+    assert len(np.unique(plain.memory.followed_code)) > 100

@@ -25,9 +25,9 @@ _LONGEST_NUMBER = 8
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
-_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP = range(8)
+_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP, _X86 = range(9)
 
-_PRIMED_MOST = {_TEXT: 1 << 24, _MARKUP: 1 << 24, _PROGRAM: 1 << 22, _TABLE: 1 << 22}
+_PRIMED_MOST = {_TEXT: 1 << 24, _MARKUP: 1 << 24, _PROGRAM: 1 << 22, _X86: 1 << 22, _TABLE: 1 << 22}
 """By profile, the bytes of a segment up to which reading the primer first can be worth its time: of the plan
 that is best without."""
 
@@ -90,7 +90,9 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
         text = [Plan(_TEXT), Plan(_MARKUP), Plan(_TABLE)]
         return [Plan(_GENOME), *text] if letters <= 8 else text
-    candidates = [Plan(_PROGRAM, calls=int(_has_calls(data)))]
+    calls = _calls(data)
+    # The middle of a program may be its data, which says little for instructions or against them.
+    candidates = [Plan(_X86 if calls else _PROGRAM, calls=calls)]
     if control <= 0.15 * len(sample):
         # An archive of texts has zeros between them.
         candidates.append(Plan(_MARKUP))
@@ -136,8 +138,18 @@ def _entropy(data: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _has_calls(data: NDArray[np.uint8]) -> bool:
-    """Return whether there are as many x86 calls as in programs."""
+def _calls(data: NDArray[np.uint8]) -> int:
+    """Return what a plan says of x86 calls: 0 if there are fewer than in programs, 2 in code of 64 bits."""
     begins = (data[:-4] == 0xE8) | (data[:-4] == 0xE9)
-    ends = (data[4:] == 0) | (data[4:] == 255)
-    return bool(np.count_nonzero(begins & ends) * 400 > len(data))
+    if np.count_nonzero(begins & _is_end(data[4:])) * 400 <= len(data):
+        return 0
+    # Loads of addresses and of what is there, relative to their place.
+    loads = (data[:-6] & 0xFB == 0x48) & ((data[1:-5] == 0x8D) | (data[1:-5] == 0x8B))
+    relative = loads & (data[2:-4] & 0xC7 == 5) & _is_end(data[6:])
+    return 2 if np.count_nonzero(relative) * 4000 > len(data) else 1
+
+
+def _is_end(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where a small displacement of 32 bits may end."""
+    ends: NDArray[np.bool_] = (data == 0) | (data == 255)
+    return ends

@@ -20,12 +20,13 @@
 #endif
 
 enum {
-    INPUTS = 32, FIELDS = 48, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
-    CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH, CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
+    INPUTS = 32, FIELDS = 64, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
+    CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH,
+    CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
     APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
-    LANE_NUMBERS = 13, TAPS = 16, PREDICTIONS = 9,
+    LANE_NUMBERS = 20, TAPS = 16, PREDICTIONS = 9,
     CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 2, FREE = 65535, NONE = -1,
     RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, FINAL_RATE = 30,
     LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
@@ -35,6 +36,9 @@ enum {
 enum { WORD, WORD_1, WORD_2, LINE, LINE_BEFORE, MATCH, LENGTH = MATCH + MATCHES, ERROR = LENGTH + MATCHES,
        LINE_2, BEGINNING, GAPS };
 
+/* Those of x86 instructions: what is known of this one, where in it one is, and what was before. */
+enum { CODE = 13, PART, CODE_1, CODE_2, CODE_3, OPCODES, OPERAND };
+
 /* Fields: as in profiles.py. */
 enum {
     F_WORD = 16, F_WORD_1, F_WORD_2, F_ABOVE_IN_TEXT, F_COLUMN_IN_TEXT, F_FOLLOWED_ONE, F_FOLLOWED_TWO,
@@ -43,7 +47,21 @@ enum {
     F_LEFT_OF_ABOVE = F_SAMPLE + PREDICTIONS, F_RIGHT_OF_ABOVE, F_SECOND_OF_ABOVE, F_ABOVE_THAT, F_BEGINNING, F_GAPS
 };
 
-enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8 };
+enum { F_CODE = 48, F_PART, F_CODE_1, F_CODE_2, F_CODE_3, F_OPCODES, F_OPERAND, F_FOLLOWED_CODE };
+
+enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8, USES_INSTRUCTIONS = 16 };
+
+/* Parts of an instruction: an opcode of one of four maps, and what may follow it. In PART are, from the lowest
+   bits on, the part, how many of its bytes were seen, how many it has, and those of an immediate behind it, 4
+   bits each; in CODE the opcode, ModRM and SIB, the map from bit 24 on, 2 bits, operands of 16 bits, F3, F2, and
+   REX.W, R and B. WHERE and WHICH are what of them chooses. */
+enum { MODRM = 4, SIB, DISPLACEMENT, IMMEDIATE, VEX, WHERE = 0xFFF, WHICH = 0x300FFFF, CODES = 4096 };
+
+/* What the table of instructions says of an opcode: the bytes of an immediate, and the rest. */
+enum {
+    IMMEDIATE_BYTES = 7, IMMEDIATE_NARROWS = 8, IMMEDIATE_WIDENS = 16, HAS_MODRM = 32, IS_GROUP_3 = 64,
+    IS_PREFIX = 128, IS_ESCAPE = 256, IS_VEX = 512
+};
 
 /* The order is that of Segment in native.py. */
 typedef struct {
@@ -57,6 +75,7 @@ typedef struct {
     const int32_t *classes;
     const int32_t *kinds;
     const int32_t *orders;
+    const int32_t *instructions;
     uint32_t *slots;
     uint32_t *cells;
     int16_t *cell_stretch;
@@ -69,6 +88,7 @@ typedef struct {
     int64_t *lane;
     uint16_t *followed_one;
     uint16_t *followed_two;
+    uint16_t *followed_code;
     int32_t *matches;
     int32_t *taps;
     int32_t *tap_values;
@@ -224,6 +244,13 @@ static void fill_samples(const Segment *s, int64_t lane, int64_t step, int64_t p
     fields[F_SAMPLE + 8] = (uint32_t)((key >> (one ? 1 : 5)) << 16 | fields[F_SAMPLE] >> (one ? 2 : 6));
 }
 
+/* Where the last two bytes that followed this part of this instruction in the lane are kept. */
+static inline uint16_t *followed_code(const Segment *s, int64_t lane) {
+    const int64_t *numbers = s->lane + lane * LANE_NUMBERS;
+    uint32_t hash = finished((uint32_t)numbers[CODE] * 0x2F0B4C47u + ((uint32_t)numbers[PART] & WHERE));
+    return s->followed_code + (lane * CODES + (hash & (CODES - 1)));
+}
+
 static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uint32_t *fields) {
     const uint8_t *row = row_of(s, lane);
     const int64_t *numbers = s->lane + lane * LANE_NUMBERS;
@@ -269,6 +296,10 @@ static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uin
         fields[F_SLOPE_OF_EIGHT] = (uint32_t)((2 * first - second) >> 8 * place) & 255;
     }
     if (s->uses & USES_SAMPLES) fill_samples(s, lane, step, position, fields);
+    if (s->uses & USES_INSTRUCTIONS) {
+        for (int i = 0; i < 7; i++) fields[F_CODE + i] = (uint32_t)numbers[CODE + i];
+        fields[F_FOLLOWED_CODE] = *followed_code(s, lane);
+    }
 }
 
 /* ---- matches ---- */
@@ -425,9 +456,13 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
 
     int64_t last = fields[0], last_2 = last | (int64_t)fields[1] << 8;
     /* What chooses weights of the fourth set. */
-    int64_t choice = s->columns
-        ? (s->starts[lane] + step) % s->columns
+    int64_t choice = s->columns ? (s->starts[lane] + step) % s->columns
+        : s->uses & USES_INSTRUCTIONS ? (int64_t)((fields[F_PART] & 15) << 3 | (fields[F_PART] >> 4 & 7))
         : s->kinds[last] + KINDS * (s->kinds[fields[1]] + KINDS * s->kinds[fields[2]]);
+    /* And what chooses a correction, with the bits so far. */
+    uint32_t correction = s->uses & USES_INSTRUCTIONS
+        ? (fields[F_CODE] & WHICH) * 0x2F0B4C47u + (fields[F_PART] & WHERE) * 0x9E3779B1u
+        : (uint32_t)(last_2 << 8) + 1;
     int64_t seen = 1, longest = 0;
     int symbol = row[step];
     for (int nibble = 0; nibble < 2; nibble++) {
@@ -500,7 +535,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             int64_t point = bounded(mixed, APM_MOST) + APM_MOST + 1, low = point / APM_STEP, part = point % APM_STEP;
             int64_t near = low + (part >= APM_STEP / 2);
             int64_t first = (last << 8 | seen) * APM_POINTS;
-            int64_t second = (finished((uint32_t)(last_2 << 8 | seen) + 1) & (APM_CONTEXTS - 1)) * APM_POINTS;
+            int64_t second = (finished(correction + (uint32_t)seen) & (APM_CONTEXTS - 1)) * APM_POINTS;
             int64_t by_first = corrected(s->apm + first, low, part);
             int64_t by_second = corrected(s->apm + APM_CONTEXTS * APM_POINTS + second, low, part);
             s->used_points[record * 2] = (int32_t)(first + near);
@@ -693,6 +728,95 @@ static void learn_correction(Segment *s, int which, int64_t step) {
     }
 }
 
+/* Follow x86 instructions by one byte more. Those of 32 and of 64 bits are taken alike, 40 to 4F as prefixes and
+   addresses behind opcodes as 32 bits: what differs is rare, and what follows is right again soon. */
+static void follow_instruction(const Segment *s, int64_t *numbers, uint32_t byte) {
+    uint32_t code = (uint32_t)numbers[CODE], part = (uint32_t)numbers[PART];
+    uint32_t kind = part & 15, place = part >> 4 & 15, size = part >> 8 & 15, next = part >> 12 & 15;
+    uint32_t operand = (uint32_t)numbers[OPERAND];
+    int ends = 0;
+    if (kind < MODRM) {
+        uint32_t known = (uint32_t)s->instructions[kind << 8 | byte];
+        if (known & IS_PREFIX) {
+            code |= known >> 16 << 26;
+            if (byte >> 4 == 4) code = (code & 0x1FFFFFFF) | (byte & 8) << 26 | (byte & 4) << 28 | (byte & 1) << 31;
+        } else if (known & IS_ESCAPE) {
+            kind = kind == 0 ? 1 : byte == 0x38 ? 2 : 3;
+        } else if (known & IS_VEX) {
+            kind = VEX;
+            place = 0;
+            size = byte == 0x62 ? 3 : byte == 0xC4 ? 2 : 1;
+            code = (code & ~255u) | byte;
+        } else {
+            code = (code & ~(255u | 3u << 24)) | byte | kind << 24;
+            next = known & IMMEDIATE_BYTES;
+            if (known & IMMEDIATE_NARROWS && code >> 26 & 1) next = 2;
+            if (known & IMMEDIATE_WIDENS && code >> 29 & 1) next = 8;
+            place = 0;
+            size = next;
+            if (known & HAS_MODRM) {
+                kind = MODRM;
+                size = 0;
+                if (known & IS_GROUP_3) next |= 8;
+            } else {
+                kind = IMMEDIATE;
+                next = 0;
+                ends = size == 0;
+            }
+        }
+    } else if (kind == MODRM || kind == SIB) {
+        if (kind == MODRM) {
+            uint32_t mod = byte >> 6, rm = byte & 7;
+            code |= byte << 8;
+            if (next & 8) next = (byte >> 3 & 7) < 2 ? next & 7 : 0;
+            size = mod == 1 ? 1 : mod == 2 || mod == 0 && rm == 5 ? 4 : 0;
+            kind = mod < 3 && rm == 4 ? SIB : DISPLACEMENT;
+        } else {
+            code |= byte << 16;
+            if (size == 0 && (byte & 7) == 5) size = 4;
+            kind = DISPLACEMENT;
+        }
+        place = 0;
+        if (kind == DISPLACEMENT && size == 0) {
+            kind = IMMEDIATE;
+            size = next;
+            next = 0;
+            ends = size == 0;
+        }
+    } else if (kind == VEX) {
+        if (place == 0 && size > 1) code = (code & ~(3u << 24)) | (byte & 3) << 24;
+        if (++place == size) {
+            uint32_t map = size == 1 ? 1 : code >> 24 & 3;
+            kind = map ? map : 1;
+            place = 0;
+            size = 0;
+        }
+    } else {
+        operand = operand << 8 | byte;
+        if (++place == size) {
+            if (kind == DISPLACEMENT && next) {
+                kind = IMMEDIATE;
+                size = next;
+                next = 0;
+                place = 0;
+                operand = 0;
+            } else {
+                ends = 1;
+            }
+        }
+    }
+    if (ends) {
+        numbers[CODE_3] = numbers[CODE_2];
+        numbers[CODE_2] = numbers[CODE_1];
+        numbers[CODE_1] = code;
+        numbers[OPCODES] = (uint32_t)numbers[OPCODES] << 8 | ((code + 0x4D * (code >> 24 & 3)) & 255);
+        code = kind = place = size = next = operand = 0;
+    }
+    numbers[CODE] = code;
+    numbers[PART] = kind | place << 4 | size << 8 | next << 12;
+    numbers[OPERAND] = operand;
+}
+
 /* Take the step's bytes into what lanes have seen, and the places where matches are looked for. */
 static void learn_lanes(Segment *s, int64_t step) {
     for (int64_t lane = 0; lane < s->lanes; lane++) {
@@ -717,6 +841,11 @@ static void learn_lanes(Segment *s, int64_t step) {
         } else {
             if (step - numbers[LINE] < 4) numbers[BEGINNING] = numbers[BEGINNING] << 8 | byte;
             if ((byte == ' ' || byte == '\t' || byte == ',') && byte != last) numbers[GAPS]++;
+        }
+        if (s->uses & USES_INSTRUCTIONS) {
+            uint16_t *code = followed_code(s, lane);
+            *code = (uint16_t)(*code << 8 | byte);
+            follow_instruction(s, numbers, byte);
         }
         for (int kind = 0; kind < MATCHES; kind++) {
             int32_t place = s->match_places[lane * MATCHES + kind];
@@ -829,18 +958,46 @@ __attribute__((visibility("default"))) void sepzip_memory_run(
     }
 }
 
-/* Make the displacements of x86 calls and jumps absolute, 24 bits of them, or relative again. One looks at the
-   byte before them and at the one behind, and changes neither: going back in the other direction undoes it. */
-__attribute__((visibility("default"))) void sepzip_convert_calls(uint8_t *data, int64_t size, int64_t sign) {
+/* Return how far behind the first byte of x86 code a displacement begins that conversion changes, or 0: that of
+   a call or jump and, in code of 64 bits, of an operand whose address is relative. */
+static inline int displacement_at(const uint8_t *code, int has_before, int wide) {
+    if (code[0] == 0xE8 || code[0] == 0xE9) return 1;
+    if (!wide) return 0;
+    if ((code[0] & 0xF0) == 0x40) {
+        int opcode = code[1];
+        int has_modrm = opcode < 0x40 ? (opcode & 7) < 4
+            : opcode == 0x63 || (opcode & 0xF0) == 0x80 || opcode == 0xC7 || opcode >= 0xF6;
+        return has_modrm && (code[2] & 0xC7) == 5 ? 3 : 0;
+    }
+    /* With a prefix before it, the place of the prefix is the one that counts. */
+    if (!has_before || (code[-1] & 0xF0) == 0x40) return 0;
+    if (code[0] == 0x0F) {
+        int opcode = code[1], group = opcode & 0xF0;
+        int has_modrm = group == 0x10 || group == 0x20 || group == 0x50 || (opcode & 0xEF) == 0x6F
+            || opcode == 0x7E || opcode == 0xD6 || (opcode & 0xF6) == 0xB6;
+        return has_modrm && (code[2] & 0xC7) == 5 ? 3 : 0;
+    }
+    int has_modrm = (code[0] >= 0x80 && code[0] < 0x8C) || code[0] == 0xFF;
+    return has_modrm && (code[1] & 0xC7) == 5 ? 2 : 0;
+}
+
+/* Make displacements of x86 code absolute, 24 bits of them, or relative again. Before this goes on to the next
+   place towards the front, or back towards the end, it looks at bytes around the displacement's 24 bits and
+   changes these alone: going in the other direction finds the same bytes, and undoes it. */
+__attribute__((visibility("default"))) void sepzip_convert_calls(
+    uint8_t *data, int64_t size, int64_t sign, int wide
+) {
     for (int64_t n = 0; n + 5 <= size; n++) {
         int64_t at = sign > 0 ? size - 5 - n : n;
-        uint8_t *code = data + at;
-        if ((code[0] != 0xE8 && code[0] != 0xE9) || (code[4] != 0 && code[4] != 255)) continue;
-        uint32_t target = code[1] | (uint32_t)code[2] << 8 | (uint32_t)code[3] << 16;
-        target += (uint32_t)(sign * at);
-        code[1] = (uint8_t)target;
-        code[2] = (uint8_t)(target >> 8);
-        code[3] = (uint8_t)(target >> 16);
+        int offset = at + 7 <= size ? displacement_at(data + at, at > 0, wide)
+            : data[at] == 0xE8 || data[at] == 0xE9;
+        uint8_t *code = data + at + offset;
+        if (offset == 0 || (code[3] != 0 && code[3] != 255)) continue;
+        uint32_t target = code[0] | (uint32_t)code[1] << 8 | (uint32_t)code[2] << 16;
+        target += (uint32_t)(sign * (at + offset - 1));
+        code[0] = (uint8_t)target;
+        code[1] = (uint8_t)(target >> 8);
+        code[2] = (uint8_t)(target >> 16);
     }
 }
 

@@ -70,7 +70,7 @@ def _library() -> ctypes.CDLL:
     ]
     library.sepzip_meeting_new.restype = ctypes.c_void_p
     library.sepzip_meeting_free.argtypes = [ctypes.c_void_p]
-    library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_int]
     library.sepzip_count_differences.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
     library.sepzip_recurrent_use.argtypes = [ctypes.c_int]
     for name in ("memory_run", "convert_calls", "count_differences", "meeting_free"):
@@ -78,9 +78,12 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def convert_calls(data: NDArray[np.uint8], sign: int) -> None:
-    """Add each place, times 1 or -1, to the target of the x86 call there, in place."""
-    _library().sepzip_convert_calls(data.ctypes.data, len(data), sign)
+def convert_calls(data: NDArray[np.uint8], sign: int, wide: bool) -> None:
+    """Add each place, times 1 or -1, to the target of the x86 call there, in place.
+
+    With `wide`, for code of 64 bits, also to what operands address relative to their place.
+    """
+    _library().sepzip_convert_calls(data.ctypes.data, len(data), sign, wide)
 
 
 def count_differences(data: NDArray[np.uint8], most: int, pieces: int, piece: int) -> NDArray[np.int32]:
@@ -122,7 +125,7 @@ class BoundSegment:
         memory: Memory,
         records: Records,
         settings: Settings,
-        uses: tuple[bool, bool, bool, bool],
+        uses: tuple[bool, ...],
         coder: LaneCoders,
         decodes: bool,
     ) -> None:

@@ -63,9 +63,17 @@ class Field(IntEnum):
     ABOVE_THAT = 45
     BEGINNING = 46
     GAPS = 47
+    CODE = 48
+    PART = 49
+    CODE_BEFORE = 50
+    CODE_BEFORE_2 = 51
+    CODE_BEFORE_3 = 52
+    OPCODES = 53
+    OPERAND = 54
+    FOLLOWED_CODE = 55
 
 
-FIELDS = 48
+FIELDS = 64
 
 _ALL = 0xFFFFFFFF
 
@@ -102,6 +110,15 @@ def _fields(*fields: int) -> dict[int, int]:
 
 
 _LAST_1, _LAST_2, _LAST_3, _LAST_4, _LAST_5 = range(5)
+
+_OPCODE, _OPCODE_MODRM, _OPCODE_REG = 0x30000FF, 0x300FFFF, 0x30038FF
+"""Of an instruction's code, its opcode with the opcode's map; with ModRM; with that's register alone."""
+
+
+def _code(mask: int, *others: int) -> dict[int, int]:
+    """Return what is masked of the instruction's code, where in it one is, and other fields."""
+    return {Field.CODE: mask, Field.PART: 0xFFF, **_fields(*others)}
+
 
 _CONTEXTS: dict[str, dict[int, int]] = {
     **{f"o{count}": _order(count) for count in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)},
@@ -166,6 +183,23 @@ _CONTEXTS: dict[str, dict[int, int]] = {
     "p14": {Field.PLACE_OF_EIGHT: 3, _LAST_1: 255, _LAST_4: 255},
     "p48": {Field.PLACE_OF_EIGHT: 3, _LAST_4: 255, Field.LAST + 7: 255},
     "s456": _last(0, 0, 0, 255, 255, 255),
+    "x1": _code(_ALL, _LAST_1),
+    "x1o": _code(_ALL, Field.OPERAND),
+    "xx": _code(_ALL) | {Field.CODE_BEFORE: _OPCODE_MODRM},
+    "xxx": _code(_OPCODE_MODRM) | {Field.CODE_BEFORE: _OPCODE_MODRM, Field.CODE_BEFORE_2: _OPCODE_MODRM},
+    "xr4": _code(_OPCODE_REG)
+    | dict.fromkeys((Field.CODE_BEFORE, Field.CODE_BEFORE_2, Field.CODE_BEFORE_3), _OPCODE_REG),
+    "xo2": _code(_ALL) | {Field.OPCODES: 0xFFFF},
+    "xo4": _code(_OPCODE_REG, Field.OPCODES),
+    "xi": _code(_OPCODE, Field.FOLLOWED_CODE),
+    "xi1": _code(_OPCODE_MODRM, _LAST_1) | {Field.FOLLOWED_CODE: 0xFF},
+    "xio": _code(_OPCODE, Field.OPERAND) | {Field.FOLLOWED_CODE: 0xFF},
+    "x2": _code(0, _LAST_2),
+    "x3": _code(0, _LAST_3),
+    "x13": _code(0, _LAST_1, _LAST_3),
+    "x34": _code(0, _LAST_3, _LAST_4),
+    "p1x": {Field.PLACE_OF_EIGHT: 7, Field.PART: 0xF, _LAST_1: 255},
+    "p48x": {Field.PLACE_OF_EIGHT: 7, _LAST_4: 255, Field.LAST + 7: 255},
     "i1": _fields(Field.FOLLOWED_ONE, _LAST_1),
     "i2": _fields(Field.FOLLOWED_TWO, _LAST_1),
     "r1": _fields(Field.ABOVE, Field.COLUMN),
@@ -193,6 +227,7 @@ class Profile:
     uses_samples: bool = False
     uses_text: bool = False
     uses_floats: bool = False
+    uses_instructions: bool = False
 
 
 def _profile(name: str, contexts: str, **uses: bool) -> Profile:
@@ -234,6 +269,12 @@ PROFILES: dict[int, Profile] = {
         "markup",
         "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 s345 bw bgw o12 a3 bc",
         uses_text=True,
+    ),
+    8: _profile(
+        "x86",
+        "o2 o3 xi x1o x3 xx o1 xio x2 xo2 x13 xr4 o4 xxx sm6 xo4 xi1 x34 x1 w p1x i1 o6 s23 p48 p48x",
+        uses_text=True,
+        uses_instructions=True,
     ),
 }
 

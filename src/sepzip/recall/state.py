@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..lanes import longer_lanes, steps_for
 from .functions import SQUASH_MOST, functions
+from .instructions import instructions
 from .plan import Plan, Settings
-from .profiles import INPUTS, MULTIPLIERS, masks
+from .profiles import INPUTS, MULTIPLIERS, PROFILES, masks
 from .recurrent import Recurrent, new_recurrent
 
 __all__ = [
@@ -63,7 +64,7 @@ KINDS = 7
 MATCH_BITS_MOST = 22
 MATCH_BITS_LEAST = 12
 
-LANE_NUMBERS = 13
+LANE_NUMBERS = 20
 (
     LANE_WORD,
     LANE_WORD_1,
@@ -77,6 +78,18 @@ LANE_NUMBERS = 13
     LANE_BEGINNING,
     LANE_GAPS,
 ) = (0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12)
+(
+    LANE_CODE,
+    LANE_PART,
+    LANE_CODE_1,
+    LANE_CODE_2,
+    LANE_CODE_3,
+    LANE_OPCODES,
+    LANE_OPERAND,
+) = range(13, 20)
+CODES = 4096
+"""Parts of instructions, by their hash, of which a lane keeps what followed."""
+
 TAPS = 16
 PREDICTIONS = 9
 
@@ -94,6 +107,7 @@ class Memory(NamedTuple):
     classes: NDArray[np.int32]
     kinds: NDArray[np.int32]
     orders: NDArray[np.int32]
+    instructions: NDArray[np.int32]
     slots: NDArray[np.uint32]
     cells: NDArray[np.uint32]
     cell_stretch: NDArray[np.int16]
@@ -106,6 +120,7 @@ class Memory(NamedTuple):
     lane: NDArray[np.int64]
     followed_one: NDArray[np.uint16]
     followed_two: NDArray[np.uint16]
+    followed_code: NDArray[np.uint16]
     matches: NDArray[np.int32]
     taps: NDArray[np.int32]
     tap_values: NDArray[np.int32]
@@ -177,6 +192,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         _classes(),
         _kinds(),
         known.orders,
+        instructions(),
         slots=_aligned((contexts, 1 << (settings.table_bits - 4), 16)),
         cells=cells,
         cell_stretch=np.tile(tables.stretch[(centre >> 10)], (contexts, 1)),
@@ -189,6 +205,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         lane=np.zeros((lanes, LANE_NUMBERS), np.int64),
         followed_one=np.zeros((lanes, 256), np.uint16),
         followed_two=np.zeros(65536, np.uint16),
+        followed_code=np.zeros((lanes, CODES if PROFILES[plan.profile].uses_instructions else 1), np.uint16),
         matches=np.zeros((MATCHES, 1 << max(match_bits, MATCH_BITS_LEAST)), np.int32),
         taps=taps,
         tap_values=np.zeros((lanes, TAPS), np.int32),

@@ -19,6 +19,7 @@ from ..state import (
     APM_STEP,
     CELLS,
     CLASS_WIDTH,
+    CODES,
     KINDS,
     LANE_LENGTH,
     LANE_MATCH,
@@ -33,7 +34,16 @@ from ..state import (
     SLOT_COUNT_MOST,
     TAPS,
 )
-from .fields import begin_match, context_hashes, end_match, finished, go_on_with_match, take_in
+from .fields import (
+    begin_match,
+    context_hashes,
+    correction_of,
+    end_match,
+    finished,
+    follow_instruction,
+    go_on_with_match,
+    take_in,
+)
 
 __all__ = ["FREE", "count_of", "predict_kernel"]
 
@@ -56,6 +66,7 @@ _MATCH_LEAST_1 = tl.constexpr(MATCH_LEAST[1])
 _CELLS = tl.constexpr(CELLS)
 _CLASS_WIDTH = tl.constexpr(CLASS_WIDTH)
 _CLASSES_MOST = tl.constexpr(32 * CLASS_WIDTH)
+_CODES = tl.constexpr(CODES)
 _KINDS = tl.constexpr(KINDS)
 _SLOT_COUNT_MOST = tl.constexpr(SLOT_COUNT_MOST)
 _RECENT = tl.constexpr(RECENT)
@@ -177,7 +188,7 @@ def _match_inputs(seen, bit_number, length, matched, size):
 
 @triton.jit
 def _rows_and_contexts(
-    seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
+    seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
 ):
     """Return the mixer's rows of the third and fourth set and the contexts of what corrects it."""
     holds_0, _ = _expected(seen, bit_number, length_0, matched_0)
@@ -187,7 +198,7 @@ def _rows_and_contexts(
     kind = tl.where(best == 0, 0, tl.where(best < 16, 1, 2))
     row_2 = (longest * 8 + bit_number) * 4 + kind + 2 * _ROWS
     row_3 = choice * 8 + bit_number + 3 * _ROWS
-    apm_1 = finished(((last_2 << 8) | seen).to(tl.uint32) + 1) & (_APM_CONTEXTS - 1)
+    apm_1 = finished(seen.to(tl.uint32) + correction) & (_APM_CONTEXTS - 1)
     return row_2, row_3, (last << 8) | seen, apm_1.to(tl.int32) + _APM_CONTEXTS
 
 
@@ -217,7 +228,7 @@ def _predict_nodes(
     found,
     longest,
     last,
-    last_2,
+    correction,
     length_0,
     matched_0,
     size_0,
@@ -240,7 +251,7 @@ def _predict_nodes(
     slot = tl.load(at, mask=found & (node >= 0)[:, None], other=0).to(tl.int32)
     # Whatever depends on nothing else is loaded before it is waited for.
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
+        seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
     )
     weight_0, weight_2 = _weights_of(weights, seen), _weights_of(weights, row_2)
     weight_3 = _weights_of(weights, row_3)
@@ -322,7 +333,7 @@ def _count(
     longest,
     choice,
     last,
-    last_2,
+    correction,
     length_0,
     matched_0,
     length_1,
@@ -335,7 +346,7 @@ def _count(
     out_2, out_3 = (outputs_2 & 8191) - _HALF, ((outputs_2 >> 13) & 8191) - _HALF
     near = (outputs >> 26) & 63
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
+        seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
     )
     one = bit << 16
     seen_as = tl.where(bit > 0, 65536, 1)
@@ -493,6 +504,7 @@ def predict_kernel(
     masks,
     kinds,
     orders,
+    instructions,
     slots,
     cell_stretch,
     lengths,
@@ -504,6 +516,7 @@ def predict_kernel(
     state,
     followed_one,
     followed_two,
+    followed_code,
     matches,
     taps,
     tap_values,
@@ -541,6 +554,7 @@ def predict_kernel(
     RECORDS: tl.constexpr,
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
+    INSTRUCTIONS: tl.constexpr,
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
@@ -555,6 +569,8 @@ def predict_kernel(
     row = history + lane.to(tl.int64) * pitch
     state += lane * _LANE_NUMBERS
     followed_one += lane * 256
+    if INSTRUCTIONS:
+        followed_code += lane * _CODES
     logits += lane * 256
     active = (step < steps - 1) | (lane < longer)
     last = tl.load(row + (step - 1)).to(tl.int32)
@@ -591,6 +607,7 @@ def predict_kernel(
         state,
         followed_one,
         followed_two,
+        followed_code,
         taps + lane * _TAPS,
         tap_values + lane * _TAPS,
         predictions + lane * _PREDICTIONS,
@@ -604,6 +621,7 @@ def predict_kernel(
         RECORDS,
         SAMPLES,
         FLOATS,
+        INSTRUCTIONS,
         RECORD,
         SAMPLE,
         BIG_ENDIAN,
@@ -614,11 +632,13 @@ def predict_kernel(
     place_0, check_0, found_0, longest = _choose_buckets(looked_up, CONTEXTS)
     at_0, length_0, matched_0 = end_match(match_places + 2 * lane, moved_0, 0, _MATCH_LEAST_0)
     at_1, length_1, matched_1 = end_match(match_places + 2 * lane, moved_1, 1, _MATCH_LEAST_1)
-    last_2 = last | (before << 8)
+    correction = ((last << 8) | (before << 16)).to(tl.uint32) + 1
     # What chooses weights of the fourth set.
     third = tl.load(row + (step - 3)).to(tl.int32)
     choice = tl.load(kinds + before) + _KINDS * tl.load(kinds + third)
     choice = tl.load(kinds + last) + _KINDS * choice
+    if INSTRUCTIONS:
+        choice, correction = correction_of(state)
     if RECORD:
         choice = tl.where(columns > 0, place_in_all % tl.maximum(columns, 1), choice)
     size_0 = tl.sum(tl.where(group == _length_class(length_0), sizes_0, 0), 0)
@@ -647,7 +667,7 @@ def predict_kernel(
             found_0[None, :],
             longest,
             last,
-            last_2,
+            correction,
             length_0,
             matched_0,
             size_0,
@@ -681,7 +701,7 @@ def predict_kernel(
             found_1[None, :],
             longest,
             last,
-            last_2,
+            correction,
             length_0,
             matched_0,
             size_0,
@@ -733,7 +753,7 @@ def predict_kernel(
             (is_upper & found_0[None, :]) | ((is_upper == 0) & found_1[None, :]),
             longest,
             last,
-            last_2,
+            correction,
             length_0,
             matched_0,
             size_0,
@@ -768,7 +788,7 @@ def predict_kernel(
         longest,
         choice,
         last,
-        last_2,
+        correction,
         length_0,
         matched_0,
         length_1,
@@ -782,6 +802,8 @@ def predict_kernel(
     # The largest lane decides what followed a pair of bytes.
     tl.atomic_max(followers + ((before << 8) | last), (step + 1) * lanes + lane, sem="relaxed")
     take_in(state, followed_one, step, byte, last)
+    if INSTRUCTIONS:
+        follow_instruction(state, followed_code, instructions, byte)
     tl.store(state + _LANE_MATCH, at_0.to(tl.int64))
     tl.store(state + _LANE_MATCH + 1, at_1.to(tl.int64))
     tl.store(state + _LANE_LENGTH, length_0.to(tl.int64))
