@@ -206,6 +206,8 @@ class DeviceMemory:
             RECORDS=profile.uses_record,
             SAMPLES=profile.uses_samples,
             FLOATS=profile.uses_floats,
+            MARKUP=profile.uses_markup,
+            TABLE=profile.uses_table,
             RECORD=plan.record > 0,
             SAMPLE=plan.sample,
             BIG_ENDIAN=plan.big_endian > 0,

@@ -85,7 +85,7 @@ class BoundSegment:
         memory: Memory,
         records: Records,
         settings: Settings,
-        uses: tuple[bool, bool, bool, bool],
+        uses: tuple[bool, ...],
         coder: LaneCoders,
         network: NDArray[np.int32] | None,
         decodes: bool,

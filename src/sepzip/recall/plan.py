@@ -60,10 +60,17 @@ def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
     return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian)
 
 
-def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:
-    """Return what the profile needs: text, records, samples, floats."""
+def uses_of(plan: Plan) -> tuple[bool, ...]:
+    """Return what the profile needs: text, records, samples, floats, markup, tables."""
     profile = PROFILES[plan.profile]
-    return profile.uses_text, profile.uses_record, profile.uses_samples, profile.uses_floats
+    return (
+        profile.uses_text,
+        profile.uses_record,
+        profile.uses_samples,
+        profile.uses_floats,
+        profile.uses_markup,
+        profile.uses_table,
+    )
 
 
 def encode_plan(plan: Plan) -> bytes:

@@ -63,9 +63,22 @@ class Field(IntEnum):
     ABOVE_THAT = 45
     BEGINNING = 46
     GAPS = 47
+    LETTERS = 56
+    SPOKEN = 57
+    SPOKEN_BEFORE = 58
+    INSIDE = 59
+    TAG = 60
+    TAG_OUTSIDE = 61
+    SIGNS = 62
+    SIGNS_LONG = 63
+    FIELD_ABOVE = 64
+    TOKEN = 65
+    TOKEN_ABOVE = 66
+    SHAPE = 67
+    PARAGRAPH = 68
 
 
-FIELDS = 48
+FIELDS = 72
 
 _ALL = 0xFFFFFFFF
 
@@ -102,6 +115,7 @@ def _fields(*fields: int) -> dict[int, int]:
 
 
 _LAST_1, _LAST_2, _LAST_3, _LAST_4, _LAST_5 = range(5)
+_BYTES_ABOVE, _FIELD_NUMBER = (1 << 17) - 1, 31 << 25
 
 _CONTEXTS: dict[str, dict[int, int]] = {
     **{f"o{count}": _order(count) for count in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)},
@@ -162,6 +176,20 @@ _CONTEXTS: dict[str, dict[int, int]] = {
         Field.ABOVE_THAT,
         _LAST_1,
     ),
+    "ps": _fields(Field.SPOKEN, Field.INSIDE),
+    "pss": _fields(Field.SPOKEN, Field.SPOKEN_BEFORE, _LAST_1),
+    "pl": _fields(Field.LETTERS, Field.INSIDE),
+    "pg": {Field.LETTERS: 0xFFFF, Field.SIGNS: _ALL},
+    "tw": _fields(Field.TAG, Field.TAG_OUTSIDE, Field.WORD, _LAST_1),
+    "t1": _fields(Field.TAG, _LAST_1),
+    "g1": _fields(Field.SIGNS, _LAST_1),
+    "gl": _fields(Field.SIGNS_LONG),
+    "fa": _fields(Field.FIELD_ABOVE),
+    "fa2": {Field.FIELD_ABOVE: _BYTES_ABOVE, _LAST_1: _ALL, _LAST_2: _ALL},
+    "ft": _fields(Field.TOKEN, Field.TOKEN_ABOVE),
+    "fs": {Field.SHAPE: _ALL, Field.FIELD_ABOVE: _FIELD_NUMBER},
+    "qt": {Field.TOKEN: _ALL, Field.PARAGRAPH: _ALL, Field.FIELD_ABOVE: _FIELD_NUMBER},
+    "qc": _fields(Field.PARAGRAPH, Field.COLUMN_IN_TEXT, _LAST_1, _LAST_2),
     "p1": {Field.PLACE_OF_EIGHT: 0xFF03},
     "p14": {Field.PLACE_OF_EIGHT: 3, _LAST_1: 255, _LAST_4: 255},
     "p48": {Field.PLACE_OF_EIGHT: 3, _LAST_4: 255, Field.LAST + 7: 255},
@@ -193,6 +221,8 @@ class Profile:
     uses_samples: bool = False
     uses_text: bool = False
     uses_floats: bool = False
+    uses_markup: bool = False
+    uses_table: bool = False
 
 
 def _profile(name: str, contexts: str, **uses: bool) -> Profile:
@@ -227,13 +257,15 @@ PROFILES: dict[int, Profile] = {
     5: _profile("genome", "o2 o4 o6 o8 o12 o16 o3 o1"),
     6: _profile(
         "table",
-        "o1 o2 o3 o4 a4 w a3 a2c i2 o6 a5 o12 bgw arc bc sm o8 ww ar3 gw a2r bww co3 wc a2o bw",
+        "o1 o2 o3 o4 a4 w a3 fa i2 o6 a2c ft gl fs a5 o12 bgw arc bc sm ar3 bww bw fa2 qc qt",
         uses_text=True,
+        uses_table=True,
     ),
     7: _profile(
         "markup",
-        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 s345 bw bgw o12 a3 bc",
+        "o1 o2 o3 o4 o6 w ps gl tw i1 pss g1 sm5 i2 bgw t1 pl pg sm7 ws o8 s345 bw o12 a3 s23",
         uses_text=True,
+        uses_markup=True,
     ),
 }
 

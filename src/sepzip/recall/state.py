@@ -50,7 +50,13 @@ KINDS = 7
 MATCH_BITS_MOST = 22
 MATCH_BITS_LEAST = 12
 
-LANE_NUMBERS = 13
+NAMES = 16
+"""Open elements of markup whose names a lane keeps."""
+
+COLUMNS = 32
+"""Fields of a line of which a lane keeps where the line above has them."""
+
+LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS
 (
     LANE_WORD,
     LANE_WORD_1,
@@ -64,6 +70,31 @@ LANE_NUMBERS = 13
     LANE_BEGINNING,
     LANE_GAPS,
 ) = (0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12)
+(
+    LANE_LETTERS,
+    LANE_SPOKEN,
+    LANE_SPOKEN_1,
+    LANE_ESCAPED,
+    LANE_DIGITS,
+    LANE_INSIDE,
+    LANE_SIGNS,
+    LANE_SIGNS_LONG,
+    LANE_TAGGING,
+    LANE_DEPTH,
+    LANE_NAME,
+) = range(13, 24)
+(
+    LANE_FIELD,
+    LANE_FIELD_START,
+    LANE_FIELD_ABOVE,
+    LANE_FIELD_ABOVE_END,
+    LANE_TOKEN,
+    LANE_TOKEN_ABOVE,
+    LANE_SHAPE,
+    LANE_PARAGRAPH,
+    LANE_FIELD_STARTS,
+) = range(LANE_NAME + NAMES, LANE_NAME + NAMES + 9)
+LANE_TOKENS = LANE_FIELD_STARTS + COLUMNS
 TAPS = 16
 PREDICTIONS = 9
 

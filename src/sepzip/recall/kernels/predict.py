@@ -550,6 +550,8 @@ def predict_kernel(
     RECORDS: tl.constexpr,
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
+    MARKUP: tl.constexpr,
+    TABLE: tl.constexpr,
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
@@ -612,6 +614,8 @@ def predict_kernel(
         RECORDS,
         SAMPLES,
         FLOATS,
+        MARKUP,
+        TABLE,
         RECORD,
         SAMPLE,
         BIG_ENDIAN,
@@ -789,7 +793,7 @@ def predict_kernel(
     _claim(claims, places, checks, place_1, check_1, found_1, lane, 1, CONTEXTS, bucket_bits)
     # The largest lane decides what followed a pair of bytes.
     tl.atomic_max(followers + ((before << 8) | last), (step + 1) * lanes + lane, sem="relaxed")
-    take_in(state, followed_one, step, byte, last)
+    take_in(state, followed_one, step, byte, last, before, MARKUP, TABLE)
     tl.store(state + _LANE_MATCH, at_0.to(tl.int64))
     tl.store(state + _LANE_MATCH + 1, at_1.to(tl.int64))
     tl.store(state + _LANE_LENGTH, length_0.to(tl.int64))
