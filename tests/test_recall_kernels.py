@@ -179,7 +179,7 @@ def test_markup() -> None:
 def test_text_in_pieces() -> None:
     # Letters behind backslashes, numbers that part words and such that do not.
     text = b"[(P)28(o)-414(\\246\\25)1(a\\2520)\\n(c\xe9D)-3333( g)]TJ 0 -13.5 Td "
-    check(whole(7, 10), np.frombuffer(text, np.uint8)[: 66 * SCALE].copy(), 1)
+    check(whole(9, 10), np.frombuffer(text, np.uint8)[: 66 * SCALE].copy(), 1)
 
 
 @pytest.mark.parametrize("table_bits", [5, 7])

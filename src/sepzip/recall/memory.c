@@ -823,12 +823,13 @@ static void learn_fields(
         numbers[FIELD] = byte == '\n' ? 0 : numbers[FIELD] + 1;
         if (byte == '\n') numbers[PARAGRAPH] += last == '\n' || (last == '\r' && last_2 == '\n');
         column = smaller(numbers[FIELD], COLUMNS - 1);
-        /* What the line above has written, if it had as many. */
+        /* What the line above has written, if it had as many: only its first field begins where it does. */
         int64_t above = numbers[FIELD_STARTS + column], line = numbers[LINE_BEFORE];
         int64_t next = column < COLUMNS - 1 ? numbers[FIELD_STARTS + column + 1] : NONE;
-        numbers[FIELD_ABOVE] = above >= line ? above : NONE;
-        numbers[FIELD_ABOVE_END] = next >= line ? next : numbers[LINE];
-        numbers[TOKEN_ABOVE] = above >= line ? numbers[TOKENS + column] : 0;
+        int has_above = above >= line + (column > 0);
+        numbers[FIELD_ABOVE] = has_above ? above : NONE;
+        numbers[FIELD_ABOVE_END] = next > line ? next : numbers[LINE];
+        numbers[TOKEN_ABOVE] = has_above ? numbers[TOKENS + column] : 0;
     }
     numbers[FIELD_START] = numbers[FIELD_STARTS + column] = step + 1;
 }

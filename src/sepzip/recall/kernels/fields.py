@@ -673,9 +673,9 @@ def _line_fields(state, step, byte, small, last, last_2, letter, digit, line, li
     following = tl.load(state + _LANE_FIELD_STARTS + column + 1, mask=has_next, other=-1)
     # The line's only field has just given its token.
     its_token = tl.where(column == ended, ended_token, tl.load(state + _LANE_TOKENS + column))
-    has_above = its_start >= line_before
+    has_above = its_start >= line_before + (column > 0).to(tl.int64)
     above = tl.where(ends, tl.where(has_above, its_start, -1), above)
-    end = tl.where(ends, tl.where(following >= line_before, following, line), end)
+    end = tl.where(ends, tl.where(following > line_before, following, line), end)
     token_above = tl.where(ends, tl.where(has_above, its_token, 0), token_above)
     start = tl.where(gap, (step + 1).to(tl.int64), start)
     return (
