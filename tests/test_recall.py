@@ -228,7 +228,7 @@ def test_lines_of_columns_are_a_table(text: bytes) -> None:
 def test_text_in_pieces_has_a_profile(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     generator, ends = random.Random(7), ["", "", ")28("]
     kerned = "".join(
-        f")-{generator.randrange(280, 300)}(" if letter == " " else letter + generator.choice(ends)
+        f")-{generator.randrange(280, 300)}(" if letter.isspace() else letter + generator.choice(ends)
         for letter in text[:20_000].decode("latin-1").replace("(", "").replace(")", "")
     )
     pages = np.frombuffer(f"[({kerned})]TJ".encode("latin-1"), np.uint8)

@@ -237,8 +237,9 @@ def _profile(name: str, contexts: str, **uses: bool) -> Profile:
 PROFILES: dict[int, Profile] = {
     0: _profile(
         "text",
-        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 lc s345 w12 o2w2 wi2 o12",
+        "o1 o2 o3 o4 o6 w ww gl ws sm7 ps sm la wc w1c o8 sm5 g1 i1 s23 lc s345 pl o2w2 pg o12",
         uses_text=True,
+        uses_markup=True,
     ),
     1: _profile(
         "program",
