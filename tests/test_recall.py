@@ -16,17 +16,17 @@ from sepzip.coder.binary import read_streams
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import CorruptError, SepError
 from sepzip.presets import NETWORKS, ModelSettings
-from sepzip.recall import analysis, host, segments
+from sepzip.recall import analysis, host, segments, state
 from sepzip.recall.calls import make_absolute, make_relative
 from sepzip.recall.functions import SQUASH_MOST, functions
 from sepzip.recall.plan import Plan, encode_plan, read_plan
-from sepzip.recall.profiles import FIELDS, MOST_CONTEXTS, PROFILES, Field
+from sepzip.recall.profiles import FIELDS, MOST_CONTEXTS, PROFILES, WORD, Field
 from sepzip.recall.state import LANE_CODE, LANE_CODE_1, LANE_OPCODES, LANE_PART, fingerprint
 from sepzip.segment import CodedBlock
 
 MODEL = replace(NETWORKS["recall"][False].model, table_bits=14)
 SMALL = replace(MODEL, contexts=4, table_bits=12)
-TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME, TABLE, MARKUP, X86 = range(9)
+TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME, TABLE, MARKUP, X86, IN_PIECES = range(10)
 
 PLANS = [
     Plan(TEXT),
@@ -43,6 +43,7 @@ PLANS = [
     Plan(MARKUP),
     Plan(X86),
     Plan(X86, calls=2),
+    Plan(IN_PIECES),
 ]
 
 
@@ -257,6 +258,7 @@ def test_parts_of_an_instruction() -> None:
     assert places.tolist() == [0, 0, 1, 2, 3, 0, 1, 2, 3]
     assert sizes.tolist() == [0] + [4] * 8
     assert numbers[-1, LANE_CODE_1] == 0x8581
+    assert Field.SAMPLE + 9 <= Field.LEFT_OF_ABOVE and max(Field) < FIELDS
 
 
 def choose(data: NDArray[np.uint8]) -> Plan:
@@ -268,8 +270,8 @@ def test_plans_follow_the_data() -> None:
     generator = np.random.default_rng(3)
     rows = np.cumsum(generator.integers(-3, 4, (200, 60)), 0)[:, :, None] + np.zeros(1, np.int64)
     assert choose(np.frombuffer(bytes_of("text", 9000), np.uint8)).profile in (TEXT, MARKUP)
-    letters = generator.choice(np.frombuffer(b"ACGT", np.uint8), 40_000)
-    assert choose(letters).profile in (TEXT, MARKUP, GENOME)
+    bases = generator.choice(np.frombuffer(b"ACGT", np.uint8), 40_000)
+    assert choose(bases).profile in (TEXT, GENOME, MARKUP)
     walk = np.cumsum(generator.integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)
     assert choose(walk)[::2] == (SAMPLES, 2, 0)
     assert choose(rows.astype(np.uint8).reshape(-1)).record % 60 == 0
@@ -302,6 +304,72 @@ def test_lines_of_columns_are_a_table(text: bytes) -> None:
     # Zeros between texts, as in archives, make no program of them.
     archive = b"".join(text[at : at + 2000] + bytes(150) for at in range(0, 40_000, 2000))
     assert analysis.choose_plan(np.frombuffer(archive, np.uint8), full).profile == MARKUP
+
+
+def test_text_in_pieces_has_a_profile(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, ends = random.Random(7), ["", "", ")28("]
+    kerned = "".join(
+        f")-{generator.randrange(280, 300)}(" if letter.isspace() else letter + generator.choice(ends)
+        for letter in text[:20_000].decode("latin-1").replace("(", "").replace(")", "")
+    )
+    pages = np.frombuffer(f"[({kerned})]TJ".encode("latin-1"), np.uint8)
+    tried = set()
+
+    def note(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
+        tried.add(plan.profile)
+        return -plan.profile
+
+    assert analysis.choose_plan(pages, replace(MODEL, table_bits=18)).profile == IN_PIECES
+    monkeypatch.setattr(analysis, "_size", note)
+    assert choose(pages).profile == IN_PIECES
+    tried.clear()
+    choose(np.frombuffer(text, np.uint8))
+    assert IN_PIECES not in tried
+
+
+def lane_of(data: bytes, plan: Plan, names: tuple[int, ...]) -> list[int]:
+    """Return some of a lane's numbers after these bytes."""
+    return [int(number) for number in run_of(data, 1, plan)._run.memory.lane[0, list(names)]]
+
+
+def word_of(word: bytes) -> int:
+    """Return the hash of a word."""
+    known = 0
+    for byte in word:
+        known = (known + byte + 1) * WORD & 0xFFFFFFFF
+    return known
+
+
+def test_words_go_on_over_what_parts_their_pieces() -> None:
+    names = (state.LANE_LETTERS, state.LANE_SPOKEN, state.LANE_SPOKEN_1, state.LANE_INSIDE)
+    octal = word_of(b"g252o")
+    assert lane_of(b"[(P)28(o)-414(G\\2)1(52)", Plan(IN_PIECES), names)[2:] == [word_of(b"po"), 0]
+    letters = int.from_bytes(b"\0g\xaao", "big")
+    assert lane_of(b"[(P)28(o)-414(G\\252)1(o", Plan(IN_PIECES), names) == [letters, octal, word_of(b"po"), 1]
+    assert lane_of(b"ab-c 99 de", Plan(MARKUP), names)[:3] == [0x63006465, word_of(b"de"), word_of(b"abc")]
+
+
+def test_open_elements_are_known() -> None:
+    numbers = state.LANE_DEPTH, *range(state.LANE_NAME, state.LANE_FIELD)
+
+    def tags(data: bytes) -> list[int]:
+        depth, *names = lane_of(data, Plan(MARKUP), numbers)
+        return [names[depth & 15], names[(depth - 1) & 15]]
+
+    html, p = word_of(b"html"), word_of(b"p")
+    assert tags(b"<?xml?><html><p class='a'>x<br/>") == [p, html]
+    assert tags(b"<html><p>x</") == [p, html]
+    assert tags(b"<html><p>x</p>")[0] == html
+    assert tags(b"<html>a < b <!-- c --><p") == [p, html]
+
+
+def test_fields_above_are_known() -> None:
+    names = (state.LANE_FIELD, state.LANE_FIELD_ABOVE, state.LANE_FIELD_ABOVE_END, state.LANE_TOKEN_ABOVE)
+    assert lane_of(b"ab,cd,efg\nx,", Plan(TABLE), names) == [1, 3, 6, word_of(b"cd")]
+    assert lane_of(b"ab,cd,efg\nx,yyyy  ", Plan(TABLE), names) == [2, 6, 10, word_of(b"efg")]
+    assert lane_of(b"ab,cd\nx,yyyy;", Plan(TABLE), names)[:2] == [2, -1]
+    paragraph = (state.LANE_PARAGRAPH,)
+    assert lane_of(b"a\n\nb\r\n\r\nc\n", Plan(TABLE), paragraph) == [2]
 
 
 def test_rows_of_pixels_that_are_known_are_tried() -> None:

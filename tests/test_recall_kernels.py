@@ -169,6 +169,26 @@ def test_tables() -> None:
     check(whole(6, 10), np.frombuffer((lines * 12)[: 44 * SCALE], np.uint8).copy(), 2)
 
 
+def test_fields_of_lines() -> None:
+    # Paragraphs, gaps of several kinds and lengths, fields that the line above has not or has longer, and a
+    # line of more fields than are told apart.
+    lines = b"ab  12|x;Yz\nC  345\t\n\r\n\nab 1,,2;k\n" + b"," * 35 + b"7\n1 2,3\n"
+    check(whole(6, 10), np.frombuffer(lines[: 50 * SCALE], np.uint8).copy(), 1)
+    check(whole(6, 10), np.frombuffer(lines[-64:], np.uint8).copy(), 1)
+
+
+def test_markup() -> None:
+    # Elements in elements, one that is empty, one that is no element, and one with an attribute.
+    text = b"<a><b c='1'>x</b><d/>y</a><!-- z --><a\n>< 1</a>\r\n<?e?><f>"
+    check(whole(7, 10), np.frombuffer(text * 2, np.uint8)[: 124 * SCALE].copy(), 2)
+
+
+def test_text_in_pieces() -> None:
+    # Letters behind backslashes, numbers that part words and such that do not.
+    text = b"[(P)28(o)-414(\\246\\25)1(a\\2520)\\n(c\xe9D)-3333( g)]TJ 0 -13.5 Td "
+    check(whole(9, 10), np.frombuffer(text, np.uint8)[: 66 * SCALE].copy(), 1)
+
+
 @pytest.mark.parametrize("table_bits", [5, 7])
 def test_lanes_that_fight_for_buckets(text: bytes, table_bits: int) -> None:
     check(whole(1, table_bits), some_text(text, 34 * SCALE), 12)

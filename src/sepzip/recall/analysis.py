@@ -25,9 +25,16 @@ _LONGEST_NUMBER = 8
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
-_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP, _X86 = range(9)
+_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP, _X86, _IN_PIECES = range(10)
 
-_PRIMED_MOST = {_TEXT: 1 << 24, _MARKUP: 1 << 24, _PROGRAM: 1 << 22, _X86: 1 << 22, _TABLE: 1 << 22}
+_PRIMED_MOST = {
+    _TEXT: 1 << 24,
+    _MARKUP: 1 << 24,
+    _PROGRAM: 1 << 22,
+    _X86: 1 << 22,
+    _TABLE: 1 << 22,
+    _IN_PIECES: 1 << 22,
+}
 """By profile, the bytes of a segment up to which reading the primer first can be worth its time: of the plan
 that is best without."""
 
@@ -88,7 +95,12 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
     letters = np.count_nonzero(counts > len(sample) // 200)
     if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
-        text = [Plan(_TEXT), Plan(_MARKUP), Plan(_TABLE)]
+        text = [Plan(_TEXT), Plan(_MARKUP)]
+        if counts[10] * 1000 > len(sample):
+            # Without lines a table's contexts say little.
+            text.append(Plan(_TABLE))
+        if _is_in_pieces(data):
+            text.append(Plan(_IN_PIECES))
         return [Plan(_GENOME), *text] if letters <= 8 else text
     calls = _calls(data)
     # The middle of a program may be its data, which says little for instructions or against them.
@@ -96,6 +108,8 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     if control <= 0.15 * len(sample):
         # An archive of texts has zeros between them.
         candidates.append(Plan(_MARKUP))
+        if _is_in_pieces(data):
+            candidates.append(Plan(_IN_PIECES))
     most = min(_RECORD_MOST, len(data) // 8)
     if len(data) <= most + 2 * _PIECE:
         return [*candidates, Plan(_TEXT)]
@@ -136,6 +150,13 @@ def _entropy(data: NDArray[np.uint8]) -> float:
     counts = np.bincount(data[: 1 << 18], minlength=256)
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
+
+
+def _is_in_pieces(data: NDArray[np.uint8]) -> bool:
+    """Return whether as many numbers begin behind a parenthesis as in text that PDF sets with kerning."""
+    following = data[1:]
+    begins = (following == ord("-")) | ((following >= ord("0")) & (following <= ord("9")))
+    return bool(np.count_nonzero((data[:-1] == ord(")")) & begins) * 40 > len(data))
 
 
 def _calls(data: NDArray[np.uint8]) -> int:

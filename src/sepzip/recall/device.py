@@ -216,6 +216,8 @@ class DeviceMemory:
             SAMPLES=profile.uses_samples,
             FLOATS=profile.uses_floats,
             INSTRUCTIONS=profile.uses_instructions,
+            MARKUP=profile.uses_markup,
+            TABLE=profile.uses_table,
             RECORD=plan.record > 0,
             SAMPLE=plan.sample,
             BIG_ENDIAN=plan.big_endian > 0,

@@ -20,13 +20,13 @@
 #endif
 
 enum {
-    INPUTS = 32, FIELDS = 64, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
+    INPUTS = 32, FIELDS = 72, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
     CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH,
     CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
     APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
-    LANE_NUMBERS = 20, TAPS = 16, PREDICTIONS = 9,
+    NAMES = 16, COLUMNS = 32, LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS + 7, TAPS = 16, PREDICTIONS = 9,
     CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 2, FREE = 65535, NONE = -1,
     RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, FINAL_RATE = 30,
     LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
@@ -34,22 +34,30 @@ enum {
 
 /* A lane's numbers. */
 enum { WORD, WORD_1, WORD_2, LINE, LINE_BEFORE, MATCH, LENGTH = MATCH + MATCHES, ERROR = LENGTH + MATCHES,
-       LINE_2, BEGINNING, GAPS };
+       LINE_2, BEGINNING, GAPS,
+       /* Of markup and of text in pieces: */
+       LETTERS, SPOKEN, SPOKEN_1, ESCAPED, DIGITS, INSIDE, SIGNS, SIGNS_LONG, TAGGING, DEPTH, NAME,
+       /* Of tables: */
+       FIELD = NAME + NAMES, FIELD_START, FIELD_ABOVE, FIELD_ABOVE_END, TOKEN, TOKEN_ABOVE, SHAPE, PARAGRAPH,
+       FIELD_STARTS, TOKENS = FIELD_STARTS + COLUMNS };
 
 /* Those of x86 instructions: what is known of this one, where in it one is, and what was before. */
-enum { CODE = 13, PART, CODE_1, CODE_2, CODE_3, OPCODES, OPERAND };
+enum { CODE = TOKENS + COLUMNS, PART, CODE_1, CODE_2, CODE_3, OPCODES, OPERAND };
 
 /* Fields: as in profiles.py. */
 enum {
     F_WORD = 16, F_WORD_1, F_WORD_2, F_ABOVE_IN_TEXT, F_COLUMN_IN_TEXT, F_FOLLOWED_ONE, F_FOLLOWED_TWO,
     F_ABOVE, F_ABOVE_2, F_ABOVE_3, F_ABOVE_NEXT, F_ABOVE_BEFORE, F_COLUMN, F_SLOPE,
     F_EIGHT_BEFORE, F_PLACE_OF_EIGHT, F_SLOPE_OF_EIGHT, F_SAMPLE,
-    F_LEFT_OF_ABOVE = F_SAMPLE + PREDICTIONS, F_RIGHT_OF_ABOVE, F_SECOND_OF_ABOVE, F_ABOVE_THAT, F_BEGINNING, F_GAPS
+    F_LEFT_OF_ABOVE = F_SAMPLE + PREDICTIONS, F_RIGHT_OF_ABOVE, F_SECOND_OF_ABOVE, F_ABOVE_THAT, F_BEGINNING, F_GAPS,
+    F_LETTERS = 56, F_SPOKEN, F_SPOKEN_1, F_INSIDE, F_TAG, F_TAG_OUTSIDE, F_SIGNS, F_SIGNS_LONG,
+    F_FIELD_ABOVE, F_TOKEN, F_TOKEN_ABOVE, F_SHAPE, F_PARAGRAPH
 };
 
 enum { F_CODE = 48, F_PART, F_CODE_1, F_CODE_2, F_CODE_3, F_OPCODES, F_OPERAND, F_FOLLOWED_CODE };
 
-enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8, USES_INSTRUCTIONS = 16 };
+enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8, USES_INSTRUCTIONS = 16,
+       USES_MARKUP = 32, USES_TABLE = 64 };
 
 /* Parts of an instruction: an opcode of one of four maps, and what may follow it. In PART are, from the lowest
    bits on, the part, how many of its bytes were seen, how many it has, and those of an immediate behind it, 4
@@ -251,6 +259,29 @@ static inline uint16_t *followed_code(const Segment *s, int64_t lane) {
     return s->followed_code + (lane * CODES + (hash & (CODES - 1)));
 }
 
+static void fill_markup(const int64_t *numbers, uint32_t *fields) {
+    int64_t depth = numbers[DEPTH];
+    fields[F_LETTERS] = (uint32_t)numbers[LETTERS];
+    fields[F_SPOKEN] = (uint32_t)numbers[SPOKEN];
+    fields[F_SPOKEN_1] = (uint32_t)numbers[SPOKEN_1];
+    fields[F_INSIDE] = (uint32_t)numbers[INSIDE];
+    fields[F_TAG] = (uint32_t)numbers[NAME + (depth & (NAMES - 1))];
+    fields[F_TAG_OUTSIDE] = (uint32_t)numbers[NAME + (depth - 1 & (NAMES - 1))];
+}
+
+static void fill_table(const uint8_t *row, const int64_t *numbers, int64_t step, uint32_t *fields) {
+    int64_t into = step - numbers[FIELD_START], above = numbers[FIELD_ABOVE] + into, end = numbers[FIELD_ABOVE_END];
+    int has_above = numbers[FIELD_ABOVE] >= 0;
+    int64_t there = has_above && above < end ? row[above] : has_above && above < numbers[LINE] ? 256 : 0;
+    int64_t following = has_above && above + 1 < end ? row[above + 1] : 0;
+    int64_t column = smaller(numbers[FIELD], COLUMNS - 1);
+    fields[F_FIELD_ABOVE] = (uint32_t)(there | following << 9 | smaller(into, 255) << 17 | column << 25);
+    fields[F_TOKEN] = (uint32_t)numbers[TOKEN];
+    fields[F_TOKEN_ABOVE] = (uint32_t)numbers[TOKEN_ABOVE];
+    fields[F_SHAPE] = (uint32_t)numbers[SHAPE];
+    fields[F_PARAGRAPH] = (uint32_t)numbers[PARAGRAPH];
+}
+
 static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uint32_t *fields) {
     const uint8_t *row = row_of(s, lane);
     const int64_t *numbers = s->lane + lane * LANE_NUMBERS;
@@ -271,6 +302,12 @@ static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uin
         fields[F_BEGINNING] = (uint32_t)numbers[BEGINNING];
         fields[F_GAPS] = (uint32_t)numbers[GAPS];
     }
+    if (s->uses & (USES_MARKUP | USES_TABLE)) {
+        fields[F_SIGNS] = (uint32_t)numbers[SIGNS];
+        fields[F_SIGNS_LONG] = (uint32_t)numbers[SIGNS_LONG];
+    }
+    if (s->uses & USES_MARKUP) fill_markup(numbers, fields);
+    if (s->uses & USES_TABLE) fill_table(row, numbers, step, fields);
     int64_t place = position & 7;
     fields[F_PLACE_OF_EIGHT] = (uint32_t)(place | (place ? last << 8 : 0));
     fields[F_FOLLOWED_ONE] = s->followed_one[lane * 256 + last];
@@ -817,6 +854,102 @@ static void follow_instruction(const Segment *s, int64_t *numbers, uint32_t byte
     numbers[OPERAND] = operand;
 }
 
+static inline uint32_t hashed(int64_t hash, uint32_t byte) { return ((uint32_t)hash + byte + 1) * 0x2F0B4C47u; }
+
+static inline int is_letter(uint32_t small) { return (small >= 'a' && small <= 'z') || small >= 128; }
+
+static inline int is_digit(uint32_t byte) { return byte >= '0' && byte <= '9'; }
+
+/* The last bytes that are neither letters nor digits; of spaces in a row one. The longer hash forgets what is
+   seven back, for it has left its 32 bits. */
+static void learn_signs(int64_t *numbers, uint32_t byte, uint32_t small, uint32_t last) {
+    if (is_letter(small) || is_digit(byte) || (byte == ' ' && last == ' ')) return;
+    numbers[SIGNS] = (uint32_t)(numbers[SIGNS] << 8 | byte);
+    numbers[SIGNS_LONG] = hashed(numbers[SIGNS_LONG] << 5, byte);
+}
+
+/* Text that may stand in pieces, as PDF's does: letters alone, words that end at a space or a number of three
+   digits. Digits behind a backslash are a letter. */
+static void learn_pieces(int64_t *numbers, uint32_t byte, uint32_t small) {
+    int64_t letters = numbers[LETTERS];
+    if (byte == '(' || byte == ')') numbers[INSIDE] = byte == '(';
+    if (is_digit(byte) && numbers[ESCAPED]) {
+        if (numbers[ESCAPED] == 4) {
+            letters <<= 8;
+            numbers[ESCAPED] = 3;
+        }
+        numbers[ESCAPED]--;
+        numbers[LETTERS] = (uint32_t)((letters & ~255) | ((letters << 3 | byte - '0') & 255));
+        numbers[SPOKEN] = hashed(numbers[SPOKEN], byte);
+        return;
+    }
+    numbers[ESCAPED] = byte == '\\' ? 4 : 0;
+    numbers[DIGITS] = is_digit(byte) ? numbers[DIGITS] + 1 : 0;
+    if (is_letter(small)) {
+        numbers[LETTERS] = (uint32_t)(letters << 8 | small);
+        numbers[SPOKEN] = hashed(numbers[SPOKEN], small);
+    } else if (numbers[DIGITS] == 3 || byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t') {
+        if (letters & 255) numbers[LETTERS] = (uint32_t)(letters << 8);
+        if (numbers[SPOKEN]) {
+            numbers[SPOKEN_1] = numbers[SPOKEN];
+            numbers[SPOKEN] = 0;
+        }
+    }
+}
+
+/* The names of the elements that are open, in a ring. Tagging is 1 in the name of a tag that opens one, 2 behind
+   it, 3 in one that closes. */
+static void learn_tags(int64_t *numbers, uint32_t byte, uint32_t small, uint32_t last) {
+    int64_t tagging = numbers[TAGGING];
+    if (byte == '<') {
+        numbers[TAGGING] = 1;
+        return;
+    }
+    if (!tagging) return;
+    if (last == '<') {
+        tagging = byte == '/' ? 3 : is_letter(small);
+        if (tagging == 1) numbers[NAME + (++numbers[DEPTH] & (NAMES - 1))] = 0;
+    }
+    if (tagging == 1) {
+        int64_t *name = numbers + NAME + (numbers[DEPTH] & (NAMES - 1));
+        if (byte == '>' || byte == '/' || byte == ' ' || byte == '\t' || byte == '\n') tagging = 2;
+        else *name = hashed(*name, byte);
+    }
+    if (byte == '>') {
+        if (tagging == 3 || (tagging == 2 && last == '/')) numbers[DEPTH]--;
+        tagging = 0;
+    }
+    numbers[TAGGING] = tagging;
+}
+
+/* Fields of a line, which end at a gap: of spaces in a row the first. */
+static void learn_fields(
+    int64_t *numbers, int64_t step, uint32_t byte, uint32_t small, uint32_t last, uint32_t last_2
+) {
+    uint32_t kind = byte >= 128 ? 128 : byte != small ? 'A' : is_letter(small) ? 'a' : is_digit(byte) ? '0' : byte;
+    numbers[SHAPE] = hashed(numbers[SHAPE] << 5, kind);
+    if (byte != '\n' && byte != '\t' && byte != ' ' && byte != ',' && byte != ';' && byte != '|') {
+        numbers[TOKEN] = hashed(numbers[TOKEN], byte);
+        return;
+    }
+    int64_t column = smaller(numbers[FIELD], COLUMNS - 1);
+    if (byte != ' ' || last != ' ') {
+        numbers[TOKENS + column] = numbers[TOKEN];
+        numbers[TOKEN] = 0;
+        numbers[FIELD] = byte == '\n' ? 0 : numbers[FIELD] + 1;
+        if (byte == '\n') numbers[PARAGRAPH] += last == '\n' || (last == '\r' && last_2 == '\n');
+        column = smaller(numbers[FIELD], COLUMNS - 1);
+        /* What the line above has written, if it had as many: only its first field begins where it does. */
+        int64_t above = numbers[FIELD_STARTS + column], line = numbers[LINE_BEFORE];
+        int64_t next = column < COLUMNS - 1 ? numbers[FIELD_STARTS + column + 1] : NONE;
+        int has_above = above >= line + (column > 0);
+        numbers[FIELD_ABOVE] = has_above ? above : NONE;
+        numbers[FIELD_ABOVE_END] = next > line ? next : numbers[LINE];
+        numbers[TOKEN_ABOVE] = has_above ? numbers[TOKENS + column] : 0;
+    }
+    numbers[FIELD_START] = numbers[FIELD_STARTS + column] = step + 1;
+}
+
 /* Take the step's bytes into what lanes have seen, and the places where matches are looked for. */
 static void learn_lanes(Segment *s, int64_t step) {
     for (int64_t lane = 0; lane < s->lanes; lane++) {
@@ -847,6 +980,12 @@ static void learn_lanes(Segment *s, int64_t step) {
             *code = (uint16_t)(*code << 8 | byte);
             follow_instruction(s, numbers, byte);
         }
+        if (s->uses & (USES_MARKUP | USES_TABLE)) learn_signs(numbers, byte, small, last);
+        if (s->uses & USES_MARKUP) {
+            learn_pieces(numbers, byte, small);
+            learn_tags(numbers, byte, small, last);
+        }
+        if (s->uses & USES_TABLE) learn_fields(numbers, step, byte, small, last, last_2);
         for (int kind = 0; kind < MATCHES; kind++) {
             int32_t place = s->match_places[lane * MATCHES + kind];
             /* The largest lane's stays, which is also the largest number. */

@@ -66,7 +66,7 @@ def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
 
 
 def uses_of(plan: Plan) -> tuple[bool, ...]:
-    """Return what the profile needs: text, records, samples, floats, instructions."""
+    """Return what the profile needs: text, records, samples, floats, instructions, markup, tables."""
     profile = PROFILES[plan.profile]
     return (
         profile.uses_text,
@@ -74,6 +74,8 @@ def uses_of(plan: Plan) -> tuple[bool, ...]:
         profile.uses_samples,
         profile.uses_floats,
         profile.uses_instructions,
+        profile.uses_markup,
+        profile.uses_table,
     )
 
 

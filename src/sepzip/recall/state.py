@@ -64,7 +64,13 @@ KINDS = 7
 MATCH_BITS_MOST = 22
 MATCH_BITS_LEAST = 12
 
-LANE_NUMBERS = 20
+NAMES = 16
+"""Open elements of markup whose names a lane keeps."""
+
+COLUMNS = 32
+"""Fields of a line of which a lane keeps where the line above has them."""
+
+LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS + 7
 (
     LANE_WORD,
     LANE_WORD_1,
@@ -79,6 +85,31 @@ LANE_NUMBERS = 20
     LANE_GAPS,
 ) = (0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12)
 (
+    LANE_LETTERS,
+    LANE_SPOKEN,
+    LANE_SPOKEN_1,
+    LANE_ESCAPED,
+    LANE_DIGITS,
+    LANE_INSIDE,
+    LANE_SIGNS,
+    LANE_SIGNS_LONG,
+    LANE_TAGGING,
+    LANE_DEPTH,
+    LANE_NAME,
+) = range(13, 24)
+(
+    LANE_FIELD,
+    LANE_FIELD_START,
+    LANE_FIELD_ABOVE,
+    LANE_FIELD_ABOVE_END,
+    LANE_TOKEN,
+    LANE_TOKEN_ABOVE,
+    LANE_SHAPE,
+    LANE_PARAGRAPH,
+    LANE_FIELD_STARTS,
+) = range(LANE_NAME + NAMES, LANE_NAME + NAMES + 9)
+LANE_TOKENS = LANE_FIELD_STARTS + COLUMNS
+(
     LANE_CODE,
     LANE_PART,
     LANE_CODE_1,
@@ -86,7 +117,7 @@ LANE_NUMBERS = 20
     LANE_CODE_3,
     LANE_OPCODES,
     LANE_OPERAND,
-) = range(13, 20)
+) = range(LANE_TOKENS + COLUMNS, LANE_NUMBERS)
 CODES = 4096
 """Parts of instructions, by their hash, of which a lane keeps what followed."""
 

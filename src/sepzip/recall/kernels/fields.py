@@ -10,25 +10,48 @@ from ..plan import Plan, Settings
 from ..profiles import FIELDS, INPUTS, NIBBLE, PROFILES, WORD, Field, masks
 from ..state import (
     CODES,
+    COLUMNS,
     LANE_BEGINNING,
     LANE_CODE,
     LANE_CODE_1,
     LANE_CODE_2,
     LANE_CODE_3,
+    LANE_DEPTH,
+    LANE_DIGITS,
     LANE_ERROR,
+    LANE_ESCAPED,
+    LANE_FIELD,
+    LANE_FIELD_ABOVE,
+    LANE_FIELD_ABOVE_END,
+    LANE_FIELD_START,
+    LANE_FIELD_STARTS,
     LANE_GAPS,
+    LANE_INSIDE,
     LANE_LENGTH,
+    LANE_LETTERS,
     LANE_LINE,
     LANE_LINE_2,
     LANE_LINE_BEFORE,
     LANE_MATCH,
+    LANE_NAME,
     LANE_NUMBERS,
     LANE_OPCODES,
     LANE_OPERAND,
+    LANE_PARAGRAPH,
     LANE_PART,
+    LANE_SHAPE,
+    LANE_SIGNS,
+    LANE_SIGNS_LONG,
+    LANE_SPOKEN,
+    LANE_SPOKEN_1,
+    LANE_TAGGING,
+    LANE_TOKEN,
+    LANE_TOKEN_ABOVE,
+    LANE_TOKENS,
     LANE_WORD,
     LANE_WORD_1,
     LANE_WORD_2,
+    NAMES,
     PREDICTIONS,
     TAPS,
     VERIFIED,
@@ -95,6 +118,19 @@ _NARROWS, _WIDENS, _HAS_MODRM, _IS_GROUP_3, _IS_PREFIX, _IS_ESCAPE, _IS_VEX = (
 _PREFIX_BITS = tl.constexpr(PREFIX_BITS)
 _WHERE = tl.constexpr(0xFFF)
 _WHICH = tl.constexpr(0x300FFFF)
+_LETTERS = tl.constexpr(int(Field.LETTERS))
+_SPOKEN = tl.constexpr(int(Field.SPOKEN))
+_SPOKEN_1 = tl.constexpr(int(Field.SPOKEN_BEFORE))
+_INSIDE = tl.constexpr(int(Field.INSIDE))
+_TAG = tl.constexpr(int(Field.TAG))
+_TAG_OUTSIDE = tl.constexpr(int(Field.TAG_OUTSIDE))
+_SIGNS = tl.constexpr(int(Field.SIGNS))
+_SIGNS_LONG = tl.constexpr(int(Field.SIGNS_LONG))
+_FIELD_ABOVE = tl.constexpr(int(Field.FIELD_ABOVE))
+_TOKEN = tl.constexpr(int(Field.TOKEN))
+_TOKEN_ABOVE = tl.constexpr(int(Field.TOKEN_ABOVE))
+_SHAPE = tl.constexpr(int(Field.SHAPE))
+_PARAGRAPH = tl.constexpr(int(Field.PARAGRAPH))
 _LANE_WORD = tl.constexpr(LANE_WORD)
 _LANE_WORD_1 = tl.constexpr(LANE_WORD_1)
 _LANE_WORD_2 = tl.constexpr(LANE_WORD_2)
@@ -103,6 +139,29 @@ _LANE_LINE_BEFORE = tl.constexpr(LANE_LINE_BEFORE)
 _LANE_LINE_2 = tl.constexpr(LANE_LINE_2)
 _LANE_BEGINNING = tl.constexpr(LANE_BEGINNING)
 _LANE_GAPS = tl.constexpr(LANE_GAPS)
+_LANE_LETTERS = tl.constexpr(LANE_LETTERS)
+_LANE_SPOKEN = tl.constexpr(LANE_SPOKEN)
+_LANE_SPOKEN_1 = tl.constexpr(LANE_SPOKEN_1)
+_LANE_ESCAPED = tl.constexpr(LANE_ESCAPED)
+_LANE_DIGITS = tl.constexpr(LANE_DIGITS)
+_LANE_INSIDE = tl.constexpr(LANE_INSIDE)
+_LANE_SIGNS = tl.constexpr(LANE_SIGNS)
+_LANE_SIGNS_LONG = tl.constexpr(LANE_SIGNS_LONG)
+_LANE_TAGGING = tl.constexpr(LANE_TAGGING)
+_LANE_DEPTH = tl.constexpr(LANE_DEPTH)
+_LANE_NAME = tl.constexpr(LANE_NAME)
+_LANE_FIELD = tl.constexpr(LANE_FIELD)
+_LANE_FIELD_START = tl.constexpr(LANE_FIELD_START)
+_LANE_FIELD_ABOVE = tl.constexpr(LANE_FIELD_ABOVE)
+_LANE_FIELD_ABOVE_END = tl.constexpr(LANE_FIELD_ABOVE_END)
+_LANE_TOKEN = tl.constexpr(LANE_TOKEN)
+_LANE_TOKEN_ABOVE = tl.constexpr(LANE_TOKEN_ABOVE)
+_LANE_SHAPE = tl.constexpr(LANE_SHAPE)
+_LANE_PARAGRAPH = tl.constexpr(LANE_PARAGRAPH)
+_LANE_FIELD_STARTS = tl.constexpr(LANE_FIELD_STARTS)
+_LANE_TOKENS = tl.constexpr(LANE_TOKENS)
+_NAMES = tl.constexpr(NAMES)
+_COLUMNS = tl.constexpr(COLUMNS)
 _LANE_MATCH = tl.constexpr(LANE_MATCH)
 _LANE_LENGTH = tl.constexpr(LANE_LENGTH)
 _LANE_ERROR = tl.constexpr(LANE_ERROR)
@@ -112,6 +171,7 @@ _PREDICTIONS = tl.constexpr(PREDICTIONS)
 _VERIFIED = tl.constexpr(VERIFIED)
 _WORD_FACTOR = tl.constexpr(WORD)
 _NIBBLE = tl.constexpr(NIBBLE)
+_WHOLE = tl.constexpr(0xFFFFFFFF)
 _FINISH_1 = tl.constexpr(0x85EBCA6B)
 _FINISH_2 = tl.constexpr(0xC2B2AE35)
 
@@ -122,7 +182,13 @@ def used_fields(plan: Plan, settings: Settings) -> tuple[bool, ...]:
     profile = PROFILES[plan.profile]
     fields = set(range(16)) | {Field.FOLLOWED_ONE, Field.FOLLOWED_TWO, Field.PLACE_OF_EIGHT}
     if profile.uses_text:
-        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE)) | set(range(Field.LEFT_OF_ABOVE, Field.CODE))
+        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE)) | set(range(Field.LEFT_OF_ABOVE, Field.GAPS + 1))
+    if profile.uses_markup or profile.uses_table:
+        fields |= {Field.SIGNS, Field.SIGNS_LONG}
+    if profile.uses_markup:
+        fields |= set(range(Field.LETTERS, Field.SIGNS))
+    if profile.uses_table:
+        fields |= set(range(Field.FIELD_ABOVE, Field.PARAGRAPH + 1))
     if profile.uses_record and plan.record:
         fields |= set(range(Field.ABOVE, Field.EIGHT_BEFORE))
     if profile.uses_floats:
@@ -353,6 +419,40 @@ def correction_of(state):
 
 
 @triton.jit
+def _with_markup(hashes, masks, multipliers, state, USED: tl.constexpr):
+    """Return the hashes with what is known of markup and of text in pieces; twin of fill_markup."""
+    hashes = _with_field(hashes, masks, multipliers, _LETTERS, tl.load(state + _LANE_LETTERS), USED)
+    hashes = _with_field(hashes, masks, multipliers, _SPOKEN, tl.load(state + _LANE_SPOKEN), USED)
+    hashes = _with_field(hashes, masks, multipliers, _SPOKEN_1, tl.load(state + _LANE_SPOKEN_1), USED)
+    hashes = _with_field(hashes, masks, multipliers, _INSIDE, tl.load(state + _LANE_INSIDE), USED)
+    names, depth = state + _LANE_NAME, tl.load(state + _LANE_DEPTH)
+    hashes = _with_field(hashes, masks, multipliers, _TAG, tl.load(names + (depth & (_NAMES - 1))), USED)
+    outside = tl.load(names + ((depth - 1) & (_NAMES - 1)))
+    return _with_field(hashes, masks, multipliers, _TAG_OUTSIDE, outside, USED)
+
+
+@triton.jit
+def _with_table(hashes, masks, multipliers, row, state, step, USED: tl.constexpr):
+    """Return the hashes with what is known of a line's fields; twin of fill_table."""
+    into = (step - tl.load(state + _LANE_FIELD_START)).to(tl.int32)
+    start = tl.load(state + _LANE_FIELD_ABOVE).to(tl.int32)
+    end = tl.load(state + _LANE_FIELD_ABOVE_END).to(tl.int32)
+    line = tl.load(state + _LANE_LINE).to(tl.int32)
+    above = start + into
+    has_above = start >= 0
+    there = tl.load(row + above, mask=has_above & (above < end), other=0).to(tl.int32)
+    there = tl.where(has_above & (above >= end) & (above < line), 256, there)
+    following = tl.load(row + above + 1, mask=has_above & (above + 1 < end), other=0).to(tl.int32)
+    column = tl.minimum(tl.load(state + _LANE_FIELD), _COLUMNS - 1).to(tl.int32)
+    field = there | (following << 9) | (tl.minimum(into, 255) << 17) | (column << 25)
+    hashes = _with_field(hashes, masks, multipliers, _FIELD_ABOVE, field, USED)
+    hashes = _with_field(hashes, masks, multipliers, _TOKEN, tl.load(state + _LANE_TOKEN), USED)
+    hashes = _with_field(hashes, masks, multipliers, _TOKEN_ABOVE, tl.load(state + _LANE_TOKEN_ABOVE), USED)
+    hashes = _with_field(hashes, masks, multipliers, _SHAPE, tl.load(state + _LANE_SHAPE), USED)
+    return _with_field(hashes, masks, multipliers, _PARAGRAPH, tl.load(state + _LANE_PARAGRAPH), USED)
+
+
+@triton.jit
 def context_hashes(
     masks,
     multipliers,
@@ -375,6 +475,8 @@ def context_hashes(
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
     INSTRUCTIONS: tl.constexpr,
+    MARKUP: tl.constexpr,
+    TABLE: tl.constexpr,
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
@@ -410,6 +512,13 @@ def context_hashes(
         hashes = _with_field(hashes, masks, multipliers, _ABOVE_THAT, field, USED)
         hashes = _with_field(hashes, masks, multipliers, _BEGINNING, tl.load(state + _LANE_BEGINNING), USED)
         hashes = _with_field(hashes, masks, multipliers, _GAPS, tl.load(state + _LANE_GAPS), USED)
+    if MARKUP or TABLE:
+        hashes = _with_field(hashes, masks, multipliers, _SIGNS, tl.load(state + _LANE_SIGNS), USED)
+        hashes = _with_field(hashes, masks, multipliers, _SIGNS_LONG, tl.load(state + _LANE_SIGNS_LONG), USED)
+    if MARKUP:
+        hashes = _with_markup(hashes, masks, multipliers, state, USED)
+    if TABLE:
+        hashes = _with_table(hashes, masks, multipliers, row, state, step, USED)
     hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_ONE, tl.load(followed_one + last), USED)
     field = tl.load(followed_two + ((last_2 << 8) | last))
     hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_TWO, field, USED)
@@ -549,7 +658,111 @@ def end_match(match_places, moved, KIND: tl.constexpr, LEAST: tl.constexpr):
 
 
 @triton.jit
-def take_in(state, followed_one, step, byte, last):
+def _hashed(known, byte):
+    """Return int64, a hash of 32 bits with a byte more."""
+    return ((known.to(tl.uint32) + (byte + 1).to(tl.uint32)) * _WORD_FACTOR).to(tl.int64)
+
+
+@triton.jit
+def _signs(state, byte, last, other):
+    """Return the lane's last signs and their longer hash after the byte; twin of learn_signs."""
+    signs, longer = tl.load(state + _LANE_SIGNS), tl.load(state + _LANE_SIGNS_LONG)
+    takes = other & ((byte != 32) | (last != 32))
+    signs = tl.where(takes, ((signs << 8) | byte) & _WHOLE, signs)
+    return signs, tl.where(takes, _hashed(longer << 5, byte), longer)
+
+
+@triton.jit
+def _pieces(state, byte, small, letter, digit):
+    """Return what the lane has of text in pieces after the byte; twin of learn_pieces."""
+    letters, escaped = tl.load(state + _LANE_LETTERS), tl.load(state + _LANE_ESCAPED)
+    spoken, before = tl.load(state + _LANE_SPOKEN), tl.load(state + _LANE_SPOKEN_1)
+    digits, inside = tl.load(state + _LANE_DIGITS), tl.load(state + _LANE_INSIDE)
+    inside = tl.where(byte == 40, 1, tl.where(byte == 41, 0, inside))
+    in_escape = digit & (escaped > 0)
+    code = tl.where(escaped == 4, letters << 8, letters)
+    code = (code & -256) | (((code << 3) | (byte - 48)) & 255)
+    digits = tl.where(digit & (in_escape == 0), digits + 1, tl.where(in_escape, digits, 0))
+    is_space = (byte == 32) | (byte == 10) | (byte == 13) | (byte == 9)
+    gap = (in_escape == 0) & (letter == 0) & ((digits == 3) | is_space)
+    escaped = tl.where(in_escape, tl.where(escaped == 4, 2, escaped - 1), tl.where(byte == 92, 4, 0))
+    separated = tl.where(gap & ((letters & 255) > 0), letters << 8, letters)
+    letters = tl.where(in_escape, code, tl.where(letter, (letters << 8) | small, separated)) & _WHOLE
+    ends = gap & (spoken != 0)
+    before = tl.where(ends, spoken, before)
+    spoken = tl.where(in_escape | letter, _hashed(spoken, small), tl.where(ends, 0, spoken))
+    return letters, spoken, before, escaped, digits, inside
+
+
+@triton.jit
+def _tags(state, byte, last, letter):
+    """Return whether the lane is in a tag, how many are open, and the last one's name; twin of learn_tags."""
+    tagging, depth = tl.load(state + _LANE_TAGGING), tl.load(state + _LANE_DEPTH)
+    name = tl.load(state + _LANE_NAME + (depth & (_NAMES - 1)))
+    goes_on = (byte != 60) & (tagging > 0)
+    begins = goes_on & (last == 60)
+    tagging = tl.where(begins, tl.where(byte == 47, 3, tl.where(letter, 1, 0)), tagging)
+    opens = begins & (tagging == 1)
+    depth = tl.where(opens, depth + 1, depth)
+    name = tl.where(opens, 0, name)
+    in_name = goes_on & (tagging == 1)
+    ends = in_name & ((byte == 62) | (byte == 47) | (byte == 32) | (byte == 9) | (byte == 10))
+    tagging = tl.where(ends, 2, tagging)
+    longer = tl.where(in_name & (ends == 0), _hashed(name, byte), name)
+    closes = goes_on & (byte == 62)
+    # The name stays where it was, whatever is closed.
+    place = depth & (_NAMES - 1)
+    depth = tl.where(closes & ((tagging == 3) | ((tagging == 2) & (last == 47))), depth - 1, depth)
+    tagging = tl.where(byte == 60, 1, tl.where(closes, 0, tagging))
+    return tagging, depth, place, longer
+
+
+@triton.jit
+def _line_fields(state, step, byte, small, last, last_2, letter, digit, line, line_before):
+    """Return what the lane has of its line's fields after the byte; twin of learn_fields.
+
+    `line` and `line_before` are where lines begin after the byte.
+    """
+    shape, token = tl.load(state + _LANE_SHAPE), tl.load(state + _LANE_TOKEN)
+    number, paragraph = tl.load(state + _LANE_FIELD), tl.load(state + _LANE_PARAGRAPH)
+    start, above = tl.load(state + _LANE_FIELD_START), tl.load(state + _LANE_FIELD_ABOVE)
+    end, token_above = tl.load(state + _LANE_FIELD_ABOVE_END), tl.load(state + _LANE_TOKEN_ABOVE)
+    kind = tl.where(letter, 97, tl.where(digit, 48, byte))
+    kind = tl.where(byte >= 128, 128, tl.where(byte != small, 65, kind))
+    shape = _hashed(shape << 5, kind)
+    gap = (byte == 10) | (byte == 9) | (byte == 32) | (byte == 44) | (byte == 59) | (byte == 124)
+    ends = gap & ((byte != 32) | (last != 32))
+    ended, ended_token = tl.minimum(number, _COLUMNS - 1), token
+    token = tl.where(ends, 0, tl.where(gap, token, _hashed(token, byte)))
+    number = tl.where(ends, tl.where(byte == 10, 0, number + 1), number)
+    is_empty = (last == 10) | ((last == 13) & (last_2 == 10))
+    paragraph += ((byte == 10) & is_empty).to(tl.int64)
+    column = tl.minimum(number, _COLUMNS - 1)
+    its_start = tl.load(state + _LANE_FIELD_STARTS + column)
+    has_next = column < _COLUMNS - 1
+    following = tl.load(state + _LANE_FIELD_STARTS + column + 1, mask=has_next, other=-1)
+    # The line's only field has just given its token.
+    its_token = tl.where(column == ended, ended_token, tl.load(state + _LANE_TOKENS + column))
+    has_above = its_start >= line_before + (column > 0).to(tl.int64)
+    above = tl.where(ends, tl.where(has_above, its_start, -1), above)
+    end = tl.where(ends, tl.where(following > line_before, following, line), end)
+    token_above = tl.where(ends, tl.where(has_above, its_token, 0), token_above)
+    start = tl.where(gap, (step + 1).to(tl.int64), start)
+    return (
+        shape,
+        token,
+        number,
+        paragraph,
+        start,
+        above,
+        end,
+        token_above,
+        (gap, ends, column, ended, ended_token),
+    )
+
+
+@triton.jit
+def take_in(state, followed_one, step, byte, last, last_2, MARKUP: tl.constexpr, TABLE: tl.constexpr):
     """Take a byte into what the lane itself has seen; part of learn_lanes."""
     word = tl.load(state + _LANE_WORD)
     word_1 = tl.load(state + _LANE_WORD_1)
@@ -560,9 +773,22 @@ def take_in(state, followed_one, step, byte, last):
     beginning = tl.load(state + _LANE_BEGINNING)
     gaps = tl.load(state + _LANE_GAPS)
     followed = tl.load(followed_one + last).to(tl.int32)
-    tl.debug_barrier()
     small = tl.where((byte >= 65) & (byte <= 90), byte + 32, byte)
-    letter = ((small >= 97) & (small <= 122)) | (small >= 128) | ((small >= 48) & (small <= 57))
+    is_letter = ((small >= 97) & (small <= 122)) | (small >= 128)
+    is_digit = (small >= 48) & (small <= 57)
+    letter = is_letter | is_digit
+    if MARKUP or TABLE:
+        signs, signs_long = _signs(state, byte, last, letter == 0)
+    if MARKUP:
+        letters, spoken, spoken_1, escaped, digits, inside = _pieces(state, byte, small, is_letter, is_digit)
+        tagging, depth, place, name = _tags(state, byte, last, is_letter)
+    if TABLE:
+        line_after = tl.where(byte == 10, (step + 1).to(tl.int64), line)
+        line_before_after = tl.where(byte == 10, line, line_before)
+        fields = _line_fields(
+            state, step, byte, small, last, last_2, is_letter, is_digit, line_after, line_before_after
+        )
+    tl.debug_barrier()
     longer = ((word.to(tl.uint32) + (small + 1).to(tl.uint32)) * _WORD_FACTOR).to(tl.int64)
     ends = (word != 0) & (letter == 0)
     tl.store(state + _LANE_WORD_2, tl.where(ends, word_1, word_2))
@@ -576,6 +802,32 @@ def take_in(state, followed_one, step, byte, last):
     tl.store(state + _LANE_LINE_BEFORE, tl.where(byte == 10, line, line_before))
     tl.store(state + _LANE_LINE, tl.where(byte == 10, (step + 1).to(tl.int64), line))
     tl.store(followed_one + last, (((followed << 8) | byte) & 0xFFFF).to(tl.uint16))
+    if MARKUP or TABLE:
+        tl.store(state + _LANE_SIGNS, signs)
+        tl.store(state + _LANE_SIGNS_LONG, signs_long)
+    if MARKUP:
+        tl.store(state + _LANE_LETTERS, letters)
+        tl.store(state + _LANE_SPOKEN, spoken)
+        tl.store(state + _LANE_SPOKEN_1, spoken_1)
+        tl.store(state + _LANE_ESCAPED, escaped)
+        tl.store(state + _LANE_DIGITS, digits)
+        tl.store(state + _LANE_INSIDE, inside)
+        tl.store(state + _LANE_TAGGING, tagging)
+        tl.store(state + _LANE_DEPTH, depth)
+        tl.store(state + _LANE_NAME + place, name)
+    if TABLE:
+        shape, token, number, paragraph, start, above, end, token_above, kept = fields
+        gap, ends, column, ended, ended_token = kept
+        tl.store(state + _LANE_SHAPE, shape)
+        tl.store(state + _LANE_TOKEN, token)
+        tl.store(state + _LANE_FIELD, number)
+        tl.store(state + _LANE_PARAGRAPH, paragraph)
+        tl.store(state + _LANE_FIELD_START, start)
+        tl.store(state + _LANE_FIELD_ABOVE, above)
+        tl.store(state + _LANE_FIELD_ABOVE_END, end)
+        tl.store(state + _LANE_TOKEN_ABOVE, token_above)
+        tl.store(state + _LANE_TOKENS + ended, ended_token, mask=ends)
+        tl.store(state + _LANE_FIELD_STARTS + column, start, mask=gap)
 
 
 @triton.jit

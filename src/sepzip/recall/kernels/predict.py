@@ -555,6 +555,8 @@ def predict_kernel(
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
     INSTRUCTIONS: tl.constexpr,
+    MARKUP: tl.constexpr,
+    TABLE: tl.constexpr,
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
@@ -622,6 +624,8 @@ def predict_kernel(
         SAMPLES,
         FLOATS,
         INSTRUCTIONS,
+        MARKUP,
+        TABLE,
         RECORD,
         SAMPLE,
         BIG_ENDIAN,
@@ -801,7 +805,7 @@ def predict_kernel(
     _claim(claims, places, checks, place_1, check_1, found_1, lane, 1, CONTEXTS, bucket_bits)
     # The largest lane decides what followed a pair of bytes.
     tl.atomic_max(followers + ((before << 8) | last), (step + 1) * lanes + lane, sem="relaxed")
-    take_in(state, followed_one, step, byte, last)
+    take_in(state, followed_one, step, byte, last, before, MARKUP, TABLE)
     if INSTRUCTIONS:
         follow_instruction(state, followed_code, instructions, byte)
     tl.store(state + _LANE_MATCH, at_0.to(tl.int64))
