@@ -34,7 +34,7 @@ bench: .venv/installed
 clean:
 	rm -rf .venv
 
-.venv/installed: pyproject.toml setup.py src/sepzip/recall/memory.c $(wildcard src/sepzip/recompression/*.c)
+.venv/installed: pyproject.toml setup.py $(wildcard src/sepzip/recall/*.[ch]) $(wildcard src/sepzip/recompression/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit("sepzip needs Python 3.11 or newer: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet "$(TORCH)" --editable .

@@ -6,9 +6,17 @@ setup(
     ext_modules=[
         Extension(
             "sepzip.recall._memory",
-            ["src/sepzip/recall/memory.c"],
-            # Integers wrap around and are shifted with their sign, as in the kernels.
-            extra_compile_args=["-O3", "-fwrapv", "-fvisibility=hidden", "-Wno-parentheses"],
+            ["src/sepzip/recall/memory.c", "src/sepzip/recall/recurrent.c"],
+            depends=["src/sepzip/recall/recurrent.h"],
+            # Integers wrap around and are shifted with their sign, and no product and sum of floats become
+            # one operation, as in the kernels.
+            extra_compile_args=[
+                "-O3",
+                "-fwrapv",
+                "-ffp-contract=off",
+                "-fvisibility=hidden",
+                "-Wno-parentheses",
+            ],
             extra_link_args=["-pthread"],
             py_limited_api=True,
         ),

@@ -16,17 +16,17 @@ from sepzip.coder.binary import read_streams
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.errors import CorruptError, SepError
 from sepzip.presets import NETWORKS, ModelSettings
-from sepzip.recall import analysis, host, segments
+from sepzip.recall import analysis, host, segments, state
 from sepzip.recall.calls import make_absolute, make_relative
 from sepzip.recall.functions import SQUASH_MOST, functions
 from sepzip.recall.plan import Plan, encode_plan, read_plan
-from sepzip.recall.profiles import MOST_CONTEXTS, PROFILES, Field
-from sepzip.recall.state import fingerprint
+from sepzip.recall.profiles import FIELDS, MOST_CONTEXTS, PROFILES, WORD, Field
+from sepzip.recall.state import LANE_CODE, LANE_CODE_1, LANE_OPCODES, LANE_PART, fingerprint
 from sepzip.segment import CodedBlock
 
 MODEL = replace(NETWORKS["recall"][False].model, table_bits=14)
 SMALL = replace(MODEL, contexts=4, table_bits=12)
-TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME, TABLE, MARKUP = range(8)
+TEXT, PROGRAM, RECORDS, SAMPLES, FLOATS, GENOME, TABLE, MARKUP, X86, IN_PIECES = range(10)
 
 PLANS = [
     Plan(TEXT),
@@ -41,6 +41,9 @@ PLANS = [
     Plan(GENOME),
     Plan(TABLE),
     Plan(MARKUP),
+    Plan(X86),
+    Plan(X86, calls=2),
+    Plan(IN_PIECES),
 ]
 
 
@@ -163,22 +166,41 @@ def test_lengths_are_checked(payload: bytes, lanes: int) -> None:
     assert coders.end[-1] == len(payload)
 
 
-@given(st.lists(st.sampled_from([0xE8, 0xE9, 0, 255, 1, 0x80]), max_size=60), st.binary(max_size=40))
-def test_calls_go_back(codes: list[int], data: bytes) -> None:
-    # Calls within the displacements of others.
+CODES = [0xE8, 0xE9, 0, 255, 1, 5, 0x0F, 0x10, 0x48, 0x4C, 0x80, 0x8B, 0x8D]
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(CODES), max_size=60), st.binary(max_size=40), st.booleans())
+def test_calls_go_back(codes: list[int], data: bytes, wide: bool) -> None:
+    # Displacements within others.
     content = np.frombuffer(bytes(codes) + data + bytes(codes), np.uint8)
-    absolute = make_absolute(content)
-    make_relative(absolute)
+    absolute = make_absolute(content, wide)
+    make_relative(absolute, wide)
     assert (absolute == content).all()
 
 
-def test_calls_of_one_function_look_alike() -> None:
-    content = np.zeros(200, np.uint8)
-    for place in (10, 90, 150):
-        content[place] = 0xE8
-        content[place + 1 : place + 5] = np.frombuffer((1000 - place).to_bytes(4, "little"), np.uint8)
-    absolute = make_absolute(content)
-    assert [absolute[p + 1 : p + 5].tolist() for p in (10, 90, 150)] == [[232, 3, 0, 0]] * 3
+CALL, LOAD, BARE, VECTOR = (bytes.fromhex(code) for code in ("e8", "488d05", "8b0d", "0f1005"))
+
+
+@pytest.mark.parametrize(
+    ("codes", "wide"), [([CALL] * 3, False), ([CALL] * 3, True), ([LOAD, CALL, LOAD, BARE, VECTOR], True)]
+)
+def test_what_has_one_address_looks_alike(codes: list[bytes], wide: bool) -> None:
+    content = np.zeros(400, np.uint8)
+    places = []
+    for number, code in enumerate(codes):
+        place = 10 + 70 * number + len(code)
+        content[place - len(code) : place] = np.frombuffer(code, np.uint8)
+        content[place : place + 4] = np.frombuffer((1001 - place).to_bytes(4, "little"), np.uint8)
+        places.append(place)
+    absolute = make_absolute(content, wide)
+    assert [absolute[p : p + 4].tolist() for p in places] == [[232, 3, 0, 0]] * len(codes)
+
+
+def test_operands_of_narrow_code_stay_as_they_are() -> None:
+    content = np.frombuffer(bytes(9) + LOAD + (5000).to_bytes(4, "little") + bytes(20), np.uint8)
+    assert (make_absolute(content) == content).all()
+    assert (make_absolute(content, True) != content).any()
 
 
 def test_functions_are_what_they_say() -> None:
@@ -195,7 +217,48 @@ def test_profiles_fit_the_mixer() -> None:
     for profile in PROFILES.values():
         assert 0 < len(profile.contexts) <= MOST_CONTEXTS
         assert len(set(profile.contexts)) == len(profile.contexts)
-    assert Field.SAMPLE + 9 <= 48
+    assert max(Field) < FIELDS and Field.SAMPLE + 9 <= Field.LEFT_OF_ABOVE
+
+
+def parts_of(instructions: list[str]) -> list[tuple[bytes, NDArray[np.int64]]]:
+    """Return each instruction and what a lane knows behind it, having followed it from its first byte."""
+    known = []
+    for instruction in instructions:
+        code = bytes.fromhex(instruction)
+        numbers = []
+        for end in range(1, len(code) + 1):
+            numbers.append(run_of(code[:end], 1, Plan(X86))._run.memory.lane[0].copy())
+        known.append((code, np.array(numbers)))
+    return known
+
+
+def test_instructions_end_where_they_do() -> None:
+    instructions = (
+        "55 90 c3 4889e5 8b442410 a100004000 66c745fe3412 8b0411 8d0485f0ffffff 8b8500010000 488b0510000000"
+        " f20f108424a0000000 0f8412000000 48b81122334455667788 41b801000000 66b80100 c8100000 6a01 6800010000"
+        " f6c101 f6d8 f7c101000000 f7d8 66f7c10100 c1e002 803d1000000005 69c010270000 6bc00a 7405 ebfe"
+        " e8f0ffffff c20800 660f3a0fc108 0f38f00f 0fb6c0 0fa2 0f77 c5f96f0d00010000 c4e27918c1 c5f9c5c001"
+        " c4e37921c001 62f17c4858c1 9a001122334455 d9c0 ff1510000000"
+    )
+    for code, numbers in parts_of(instructions.split()):
+        parts = numbers[:, LANE_PART]
+        within = (parts != 0) | (numbers[:, LANE_CODE] != 0)
+        # A prefix that changes nothing leaves no mark, but none is the last byte here.
+        assert not within[-1] and (numbers[:-1, LANE_CODE_1] == 0).all(), code.hex()
+        opcodes = int(numbers[-1, LANE_OPCODES])
+        assert 0 < opcodes < 256, code.hex()
+
+
+def test_parts_of_an_instruction() -> None:
+    # add dword [ebp + 0x1234], 0x55667788
+    ((_, numbers),) = parts_of(["818534120000 88776655".replace(" ", "")])
+    parts = numbers[:-1, LANE_PART]
+    kinds, places, sizes = parts & 15, parts >> 4 & 15, parts >> 8 & 15
+    assert kinds.tolist() == [4, 6, 6, 6, 6, 7, 7, 7, 7]
+    assert places.tolist() == [0, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert sizes.tolist() == [0] + [4] * 8
+    assert numbers[-1, LANE_CODE_1] == 0x8581
+    assert Field.SAMPLE + 9 <= Field.LEFT_OF_ABOVE and max(Field) < FIELDS
 
 
 def choose(data: NDArray[np.uint8]) -> Plan:
@@ -207,10 +270,31 @@ def test_plans_follow_the_data() -> None:
     generator = np.random.default_rng(3)
     rows = np.cumsum(generator.integers(-3, 4, (200, 60)), 0)[:, :, None] + np.zeros(1, np.int64)
     assert choose(np.frombuffer(bytes_of("text", 9000), np.uint8)).profile in (TEXT, MARKUP)
-    assert choose(generator.choice(np.frombuffer(b"ACGT", np.uint8), 40_000)).profile in (TEXT, GENOME)
+    bases = generator.choice(np.frombuffer(b"ACGT", np.uint8), 40_000)
+    assert choose(bases).profile in (TEXT, GENOME, MARKUP)
     walk = np.cumsum(generator.integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)
     assert choose(walk)[::2] == (SAMPLES, 2, 0)
     assert choose(rows.astype(np.uint8).reshape(-1)).record % 60 == 0
+
+
+def test_programs_for_x86_are_known_by_their_calls() -> None:
+    generator = random.Random(8)
+    call, load = b"\xe8\x10%c\0\0", b"\x48\x8d\x0d\x20%c\0\0"
+    pieces = []
+    for _ in range(1000):
+        pieces.append(call % generator.randrange(256) + generator.randbytes(generator.randrange(20, 50)))
+    narrow = np.frombuffer(b"".join(pieces), np.uint8)
+    assert choose(narrow)[::4] == (X86, 1)
+    pieces = [piece + load % generator.randrange(256) for piece in pieces]
+    assert choose(np.frombuffer(b"".join(pieces), np.uint8))[::4] == (X86, 2)
+    # One in twenty is what chance gives.
+    assert choose(np.frombuffer(b"".join(pieces[:50]) + bytes_of("noise", 35_000), np.uint8)).calls == 0
+
+
+def test_a_plan_for_code_of_64_bits_has_calls() -> None:
+    assert read_plan(bytes([X86, 8 + 32, 0]))[0] == Plan(X86, calls=2)
+    with pytest.raises(CorruptError):
+        read_plan(bytes([X86, 32, 0]))
 
 
 def test_lines_of_columns_are_a_table(text: bytes) -> None:
@@ -220,6 +304,72 @@ def test_lines_of_columns_are_a_table(text: bytes) -> None:
     # Zeros between texts, as in archives, make no program of them.
     archive = b"".join(text[at : at + 2000] + bytes(150) for at in range(0, 40_000, 2000))
     assert analysis.choose_plan(np.frombuffer(archive, np.uint8), full).profile == MARKUP
+
+
+def test_text_in_pieces_has_a_profile(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, ends = random.Random(7), ["", "", ")28("]
+    kerned = "".join(
+        f")-{generator.randrange(280, 300)}(" if letter.isspace() else letter + generator.choice(ends)
+        for letter in text[:20_000].decode("latin-1").replace("(", "").replace(")", "")
+    )
+    pages = np.frombuffer(f"[({kerned})]TJ".encode("latin-1"), np.uint8)
+    tried = set()
+
+    def note(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
+        tried.add(plan.profile)
+        return -plan.profile
+
+    assert analysis.choose_plan(pages, replace(MODEL, table_bits=18)).profile == IN_PIECES
+    monkeypatch.setattr(analysis, "_size", note)
+    assert choose(pages).profile == IN_PIECES
+    tried.clear()
+    choose(np.frombuffer(text, np.uint8))
+    assert IN_PIECES not in tried
+
+
+def lane_of(data: bytes, plan: Plan, names: tuple[int, ...]) -> list[int]:
+    """Return some of a lane's numbers after these bytes."""
+    return [int(number) for number in run_of(data, 1, plan)._run.memory.lane[0, list(names)]]
+
+
+def word_of(word: bytes) -> int:
+    """Return the hash of a word."""
+    known = 0
+    for byte in word:
+        known = (known + byte + 1) * WORD & 0xFFFFFFFF
+    return known
+
+
+def test_words_go_on_over_what_parts_their_pieces() -> None:
+    names = (state.LANE_LETTERS, state.LANE_SPOKEN, state.LANE_SPOKEN_1, state.LANE_INSIDE)
+    octal = word_of(b"g252o")
+    assert lane_of(b"[(P)28(o)-414(G\\2)1(52)", Plan(IN_PIECES), names)[2:] == [word_of(b"po"), 0]
+    letters = int.from_bytes(b"\0g\xaao", "big")
+    assert lane_of(b"[(P)28(o)-414(G\\252)1(o", Plan(IN_PIECES), names) == [letters, octal, word_of(b"po"), 1]
+    assert lane_of(b"ab-c 99 de", Plan(MARKUP), names)[:3] == [0x63006465, word_of(b"de"), word_of(b"abc")]
+
+
+def test_open_elements_are_known() -> None:
+    numbers = state.LANE_DEPTH, *range(state.LANE_NAME, state.LANE_FIELD)
+
+    def tags(data: bytes) -> list[int]:
+        depth, *names = lane_of(data, Plan(MARKUP), numbers)
+        return [names[depth & 15], names[(depth - 1) & 15]]
+
+    html, p = word_of(b"html"), word_of(b"p")
+    assert tags(b"<?xml?><html><p class='a'>x<br/>") == [p, html]
+    assert tags(b"<html><p>x</") == [p, html]
+    assert tags(b"<html><p>x</p>")[0] == html
+    assert tags(b"<html>a < b <!-- c --><p") == [p, html]
+
+
+def test_fields_above_are_known() -> None:
+    names = (state.LANE_FIELD, state.LANE_FIELD_ABOVE, state.LANE_FIELD_ABOVE_END, state.LANE_TOKEN_ABOVE)
+    assert lane_of(b"ab,cd,efg\nx,", Plan(TABLE), names) == [1, 3, 6, word_of(b"cd")]
+    assert lane_of(b"ab,cd,efg\nx,yyyy  ", Plan(TABLE), names) == [2, 6, 10, word_of(b"efg")]
+    assert lane_of(b"ab,cd\nx,yyyy;", Plan(TABLE), names)[:2] == [2, -1]
+    paragraph = (state.LANE_PARAGRAPH,)
+    assert lane_of(b"a\n\nb\r\n\r\nc\n", Plan(TABLE), paragraph) == [2]
 
 
 def test_rows_of_pixels_that_are_known_are_tried() -> None:

@@ -16,7 +16,7 @@ from sepzip.presets import NETWORKS
 from sepzip.recall import analysis, primer
 from sepzip.recall.device import DeviceMemory
 from sepzip.recall.plan import Plan, encode_plan, read_plan, settings_of
-from sepzip.recall.state import new_memory
+from sepzip.recall.state import arrays_of, new_memory
 from sepzip.segment import CodedBlock
 
 FULL = NETWORKS["recall"][False].model
@@ -108,5 +108,6 @@ def test_a_device_begins_with_the_same_memory() -> None:
     memory = primer.first_memory(plan, settings, 4000, 3)
     assert memory.slots.any()
     on_device = DeviceMemory(plan, settings, 4000, 3, DEVICE).numpy()
-    for name, array in memory._asdict().items():
-        assert np.array_equal(array, getattr(on_device, name)), name
+    copies = arrays_of(on_device)
+    for name, array in arrays_of(memory).items():
+        assert np.array_equal(array, copies[name]), name

@@ -90,6 +90,7 @@ _SETTINGS = {
     18: _Setting("mixing", 0, 65536, networks=_OF_TOKENS),
     20: _Setting("contexts", 1, 26, networks=_MEMORY),
     21: _Setting("table_bits", 12, 28, networks=_MEMORY),
+    22: _Setting("recurrent", 1, 1, networks=_MEMORY, needs="recurrent"),
     30: _Setting("layers", 1, 64, networks=_LAYERED),
     31: _Setting("beta1", 0, 999_900, networks=_BETAS),
     32: _Setting("beta2", 0, 999_900, networks=_BETAS),

@@ -223,7 +223,7 @@ _networks = {
     "oreo": _Network(_oreo_parameters, _oreo_activations, _no_work),
     "pac": _Network(_pac_parameters, _pac_activations, _no_work),
     "patchtst": _Network(_patchtst_parameters, _patchtst_activations, _trace_work),
-    "recall": _Network(lambda model, lanes: 0, lambda model: 8192, _recall_work),
+    "recall": _Network(lambda model, lanes: 0, lambda model: 8192 + 75_000 * model.recurrent, _recall_work),
     "trace": _Network(_trace_parameters, _trace_activations, _trace_work),
 }
 

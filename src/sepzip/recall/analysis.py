@@ -5,6 +5,8 @@ Nothing here decides what decodes: a plan is stored. So floating point does no h
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,9 +25,16 @@ _LONGEST_NUMBER = 8
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
-_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP = range(8)
+_TEXT, _PROGRAM, _RECORDS, _SAMPLES, _FLOATS, _GENOME, _TABLE, _MARKUP, _X86, _IN_PIECES = range(10)
 
-_PRIMED_MOST = {_TEXT: 1 << 24, _MARKUP: 1 << 24, _PROGRAM: 1 << 22, _TABLE: 1 << 22}
+_PRIMED_MOST = {
+    _TEXT: 1 << 24,
+    _MARKUP: 1 << 24,
+    _PROGRAM: 1 << 22,
+    _X86: 1 << 22,
+    _TABLE: 1 << 22,
+    _IN_PIECES: 1 << 22,
+}
 """By profile, the bytes of a segment up to which reading the primer first can be worth its time: of the plan
 that is best without."""
 
@@ -68,7 +77,8 @@ def _may_read_primer(plan: Plan, data: NDArray[np.uint8]) -> bool:
 
 def _size(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
     """Return the bytes that the sample takes under this plan."""
-    run = HostEncoding(plan, model, len(sample), 1, None, None)
+    # A recurrent network would take as long as all of the rest, and hardly choose otherwise.
+    run = HostEncoding(plan, replace(model, recurrent=0), len(sample), 1, None, None)
     block = None
     for first in range(0, len(sample), CHUNK_STEPS):
         chunk = sample[first : first + CHUNK_STEPS]
@@ -85,12 +95,21 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
     letters = np.count_nonzero(counts > len(sample) // 200)
     if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
-        text = [Plan(_TEXT), Plan(_MARKUP), Plan(_TABLE)]
+        text = [Plan(_TEXT), Plan(_MARKUP)]
+        if counts[10] * 1000 > len(sample):
+            # Without lines a table's contexts say little.
+            text.append(Plan(_TABLE))
+        if _is_in_pieces(data):
+            text.append(Plan(_IN_PIECES))
         return [Plan(_GENOME), *text] if letters <= 8 else text
-    candidates = [Plan(_PROGRAM, calls=int(_has_calls(data)))]
+    calls = _calls(data)
+    # The middle of a program may be its data, which says little for instructions or against them.
+    candidates = [Plan(_X86 if calls else _PROGRAM, calls=calls)]
     if control <= 0.15 * len(sample):
         # An archive of texts has zeros between them.
         candidates.append(Plan(_MARKUP))
+        if _is_in_pieces(data):
+            candidates.append(Plan(_IN_PIECES))
     most = min(_RECORD_MOST, len(data) // 8)
     if len(data) <= most + 2 * _PIECE:
         return [*candidates, Plan(_TEXT)]
@@ -133,8 +152,25 @@ def _entropy(data: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _has_calls(data: NDArray[np.uint8]) -> bool:
-    """Return whether there are as many x86 calls as in programs."""
+def _is_in_pieces(data: NDArray[np.uint8]) -> bool:
+    """Return whether as many numbers begin behind a parenthesis as in text that PDF sets with kerning."""
+    following = data[1:]
+    begins = (following == ord("-")) | ((following >= ord("0")) & (following <= ord("9")))
+    return bool(np.count_nonzero((data[:-1] == ord(")")) & begins) * 40 > len(data))
+
+
+def _calls(data: NDArray[np.uint8]) -> int:
+    """Return what a plan says of x86 calls: 0 if there are fewer than in programs, 2 in code of 64 bits."""
     begins = (data[:-4] == 0xE8) | (data[:-4] == 0xE9)
-    ends = (data[4:] == 0) | (data[4:] == 255)
-    return bool(np.count_nonzero(begins & ends) * 400 > len(data))
+    if np.count_nonzero(begins & _is_end(data[4:])) * 400 <= len(data):
+        return 0
+    # Loads of addresses and of what is there, relative to their place.
+    loads = (data[:-6] & 0xFB == 0x48) & ((data[1:-5] == 0x8D) | (data[1:-5] == 0x8B))
+    relative = loads & (data[2:-4] & 0xC7 == 5) & _is_end(data[6:])
+    return 2 if np.count_nonzero(relative) * 4000 > len(data) else 1
+
+
+def _is_end(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where a small displacement of 32 bits may end."""
+    ends: NDArray[np.bool_] = (data == 0) | (data == 255)
+    return ends

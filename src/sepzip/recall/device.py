@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..coder.binary import LaneCoders
-from ..exact.kernels.elements import EXACT
+from ..exact.kernels.elements import CHAINED
 from ..lanes import longer_lanes, steps_for
 from .kernels.fields import used_fields
 from .kernels.learn import CELLS_A_PROGRAM, ROWS_A_PROGRAM, apply_kernel, count_kernel
 from .kernels.predict import predict_kernel
+from .kernels.recurrent import FORWARD_WARPS, LEARN_WARPS, forward_kernel, learn_kernel, learn_programs
 from .plan import Plan, Settings
 from .primer import first_memory
 from .profiles import INPUTS, PROFILES
+from .recurrent import LAYERS, UNITS, Recurrent
 from .state import (
     APM_CONTEXTS,
     APM_POINTS,
@@ -31,6 +32,7 @@ from .state import (
     ROWS,
     SETS,
     Memory,
+    arrays_of,
 )
 
 __all__ = ["DeviceCoders", "DeviceMemory"]
@@ -80,10 +82,7 @@ class DeviceCoders:
 
 
 class DeviceMemory:
-    """Predicts and codes a byte of every lane a step, and learns it.
-
-    `starts` is int32 [lanes, 256], the starts of a network's frequencies, where it has a network.
-    """
+    """Predicts and codes a byte of every lane a step, and learns it."""
 
     def __init__(
         self,
@@ -92,17 +91,15 @@ class DeviceMemory:
         size: int,
         lanes: int,
         device: torch.device,
-        has_network: bool = False,
     ) -> None:
         """Make the memory of a segment of `size` bytes, before step 0."""
         self.plan, self.settings = plan, settings
         self.lanes = lanes
         self.steps = steps_for(size, lanes)
         self._longer = longer_lanes(size, lanes)
-        self._has_network = has_network
         memory = first_memory(plan, settings, size, lanes)
         self.tensors: dict[str, Tensor] = {}
-        for name, array in memory._asdict().items():
+        for name, array in arrays_of(memory).items():
             if name == "slots" and not plan.primer:
                 # All zeros, and by far the largest.
                 self.tensors[name] = torch.zeros(array.shape, dtype=torch.uint32, device=device)
@@ -116,7 +113,15 @@ class DeviceMemory:
         self._bucket_bits = buckets.bit_length() - 1
         rows = len(memory.weights)
         self.position = zeros(1)
-        self.starts = zeros(lanes, 256) if has_network else zeros(1, 256)
+        self._has_network = memory.recurrent is not None
+        if not self._has_network:
+            # Kernels that have no use for them take no empty ones.
+            self._window_slopes = zeros(1)
+        else:
+            self._window_slopes = self.tensors["window_slopes"]
+        self._logits = zeros(lanes, 256)
+        self._window_places = zeros(lanes)
+        self._totals = zeros(lanes, LAYERS * UNITS)
         self._claims = zeros(contexts, buckets, dtype=torch.uint32)
         self._places = zeros(lanes, 2, INPUTS)
         self._checks = zeros(lanes, 2, INPUTS)
@@ -151,6 +156,8 @@ class DeviceMemory:
         plan, settings, memory = self.plan, self.settings, self.tensors
         profile = PROFILES[plan.profile]
         match_mask = memory["matches"].shape[1] - 1
+        if self._has_network:
+            self._forward()
         predict_kernel[(self.lanes,)](
             memory["stretch"],
             memory["squash"],
@@ -158,6 +165,7 @@ class DeviceMemory:
             memory["masks"],
             memory["kinds"],
             memory["orders"],
+            memory["instructions"],
             memory["slots"],
             memory["cell_stretch"],
             memory["lengths"],
@@ -169,11 +177,12 @@ class DeviceMemory:
             memory["lane"],
             memory["followed_one"],
             memory["followed_two"],
+            memory["followed_code"],
             memory["matches"],
             memory["taps"],
             memory["tap_values"],
             memory["predictions"],
-            self.starts,
+            self._logits,
             coders.low,
             coders.high,
             coders.code,
@@ -206,13 +215,16 @@ class DeviceMemory:
             RECORDS=profile.uses_record,
             SAMPLES=profile.uses_samples,
             FLOATS=profile.uses_floats,
+            INSTRUCTIONS=profile.uses_instructions,
+            MARKUP=profile.uses_markup,
+            TABLE=profile.uses_table,
             RECORD=plan.record > 0,
             SAMPLE=plan.sample,
             BIG_ENDIAN=plan.big_endian > 0,
-            NETWORK=self._has_network,
+            RECURRENT=self._has_network,
             DECODES=decodes,
             num_warps=DECODE_WARPS if decodes else ENCODE_WARPS,
-            **EXACT,
+            **CHAINED,
         )
         count_kernel[(self.lanes + self._cell_programs + 1 + self._row_programs,)](
             memory["stretch"],
@@ -249,8 +261,10 @@ class DeviceMemory:
             CELLS_A_PROGRAM=self._cells_a_program,
             ROWS_A_PROGRAM=self._rows_a_program,
             num_warps=1,
-            **EXACT,
+            **CHAINED,
         )
+        if self._has_network:
+            self._learn()
         apply_kernel[(2 * self.lanes,)](
             memory["reciprocal"],
             memory["slots"],
@@ -258,18 +272,75 @@ class DeviceMemory:
             self._places,
             self._checks,
             self._slot_counts,
+            self._totals,
+            self._window_slopes,
+            self._window_places,
             self.position,
             self.lanes,
             CONTEXTS=settings.contexts,
             bucket_bits=self._bucket_bits,
+            RECURRENT=self._has_network,
             num_warps=1,
-            **EXACT,
+            **CHAINED,
+        )
+
+    def _forward(self) -> None:
+        """Queue that the recurrent network takes the lanes' last bytes."""
+        memory = self.tensors
+        forward_kernel[(self.lanes,)](
+            memory["squash"],
+            memory["history"],
+            memory["row_whole"],
+            memory["unit_whole"],
+            memory["node_whole"],
+            memory["outputs"],
+            memory["states"],
+            memory["window_bytes"],
+            memory["window_inputs"],
+            memory["window_gates"],
+            memory["window_slopes"],
+            memory["window_deltas"],
+            self._logits,
+            self._window_places,
+            self.position,
+            self.lanes,
+            self.steps,
+            num_warps=FORWARD_WARPS,
+            **CHAINED,
+        )
+
+    def _learn(self) -> None:
+        """Queue that the recurrent network learns from the step's bytes."""
+        memory = self.tensors
+        learn_kernel[(learn_programs(),)](
+            memory["squash"],
+            memory["history"],
+            memory["row_weights"],
+            memory["row_squares"],
+            memory["row_whole"],
+            memory["unit_weights"],
+            memory["unit_squares"],
+            memory["unit_whole"],
+            memory["node_weights"],
+            memory["node_squares"],
+            memory["node_whole"],
+            memory["outputs"],
+            memory["window_bytes"],
+            memory["window_inputs"],
+            memory["window_deltas"],
+            self._logits,
+            self._totals,
+            self.position,
+            self.lanes,
+            self.steps,
+            num_warps=LEARN_WARPS,
+            **CHAINED,
         )
 
     def numpy(self) -> Memory:
         """Return a copy of the memory on the host, for which this waits."""
-
-        def copy(x: Tensor) -> NDArray[Any]:
-            return x.cpu().numpy().copy()
-
-        return Memory(**{name: copy(x) for name, x in self.tensors.items()})
+        copies: dict[str, Any] = {name: x.cpu().numpy().copy() for name, x in self.tensors.items()}
+        recurrent = None
+        if self._has_network:
+            recurrent = Recurrent(**{name: copies.pop(name) for name in Recurrent._fields})
+        return Memory(**copies, recurrent=recurrent)

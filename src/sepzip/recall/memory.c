@@ -6,18 +6,12 @@
 
    The arrays are made in state.py, which says what they hold. */
 
+#include "recurrent.h"
+
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A build for each set of vector instructions: the same integers, faster. What is called is built with it, for
-   alone it would have one build, without them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORISED __attribute__((flatten, target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define VECTORISED
-#endif
 
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
@@ -26,12 +20,13 @@
 #endif
 
 enum {
-    INPUTS = 32, FIELDS = 48, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
-    CELLS = 13 * 4 * 64, CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
+    INPUTS = 32, FIELDS = 72, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
+    CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH,
+    CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
     APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
-    LANE_NUMBERS = 13, TAPS = 16, PREDICTIONS = 9,
+    NAMES = 16, COLUMNS = 32, LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS + 7, TAPS = 16, PREDICTIONS = 9,
     CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 2, FREE = 65535, NONE = -1,
     RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, FINAL_RATE = 30,
     LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
@@ -39,17 +34,42 @@ enum {
 
 /* A lane's numbers. */
 enum { WORD, WORD_1, WORD_2, LINE, LINE_BEFORE, MATCH, LENGTH = MATCH + MATCHES, ERROR = LENGTH + MATCHES,
-       LINE_2, BEGINNING, GAPS };
+       LINE_2, BEGINNING, GAPS,
+       /* Of markup and of text in pieces: */
+       LETTERS, SPOKEN, SPOKEN_1, ESCAPED, DIGITS, INSIDE, SIGNS, SIGNS_LONG, TAGGING, DEPTH, NAME,
+       /* Of tables: */
+       FIELD = NAME + NAMES, FIELD_START, FIELD_ABOVE, FIELD_ABOVE_END, TOKEN, TOKEN_ABOVE, SHAPE, PARAGRAPH,
+       FIELD_STARTS, TOKENS = FIELD_STARTS + COLUMNS };
+
+/* Those of x86 instructions: what is known of this one, where in it one is, and what was before. */
+enum { CODE = TOKENS + COLUMNS, PART, CODE_1, CODE_2, CODE_3, OPCODES, OPERAND };
 
 /* Fields: as in profiles.py. */
 enum {
     F_WORD = 16, F_WORD_1, F_WORD_2, F_ABOVE_IN_TEXT, F_COLUMN_IN_TEXT, F_FOLLOWED_ONE, F_FOLLOWED_TWO,
     F_ABOVE, F_ABOVE_2, F_ABOVE_3, F_ABOVE_NEXT, F_ABOVE_BEFORE, F_COLUMN, F_SLOPE,
     F_EIGHT_BEFORE, F_PLACE_OF_EIGHT, F_SLOPE_OF_EIGHT, F_SAMPLE,
-    F_LEFT_OF_ABOVE = F_SAMPLE + PREDICTIONS, F_RIGHT_OF_ABOVE, F_SECOND_OF_ABOVE, F_ABOVE_THAT, F_BEGINNING, F_GAPS
+    F_LEFT_OF_ABOVE = F_SAMPLE + PREDICTIONS, F_RIGHT_OF_ABOVE, F_SECOND_OF_ABOVE, F_ABOVE_THAT, F_BEGINNING, F_GAPS,
+    F_LETTERS = 56, F_SPOKEN, F_SPOKEN_1, F_INSIDE, F_TAG, F_TAG_OUTSIDE, F_SIGNS, F_SIGNS_LONG,
+    F_FIELD_ABOVE, F_TOKEN, F_TOKEN_ABOVE, F_SHAPE, F_PARAGRAPH
 };
 
-enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8 };
+enum { F_CODE = 48, F_PART, F_CODE_1, F_CODE_2, F_CODE_3, F_OPCODES, F_OPERAND, F_FOLLOWED_CODE };
+
+enum { USES_TEXT = 1, USES_RECORD = 2, USES_SAMPLES = 4, USES_FLOATS = 8, USES_INSTRUCTIONS = 16,
+       USES_MARKUP = 32, USES_TABLE = 64 };
+
+/* Parts of an instruction: an opcode of one of four maps, and what may follow it. In PART are, from the lowest
+   bits on, the part, how many of its bytes were seen, how many it has, and those of an immediate behind it, 4
+   bits each; in CODE the opcode, ModRM and SIB, the map from bit 24 on, 2 bits, operands of 16 bits, F3, F2, and
+   REX.W, R and B. WHERE and WHICH are what of them chooses. */
+enum { MODRM = 4, SIB, DISPLACEMENT, IMMEDIATE, VEX, WHERE = 0xFFF, WHICH = 0x300FFFF, CODES = 4096 };
+
+/* What the table of instructions says of an opcode: the bytes of an immediate, and the rest. */
+enum {
+    IMMEDIATE_BYTES = 7, IMMEDIATE_NARROWS = 8, IMMEDIATE_WIDENS = 16, HAS_MODRM = 32, IS_GROUP_3 = 64,
+    IS_PREFIX = 128, IS_ESCAPE = 256, IS_VEX = 512
+};
 
 /* The order is that of Segment in native.py. */
 typedef struct {
@@ -63,6 +83,7 @@ typedef struct {
     const int32_t *classes;
     const int32_t *kinds;
     const int32_t *orders;
+    const int32_t *instructions;
     uint32_t *slots;
     uint32_t *cells;
     int16_t *cell_stretch;
@@ -75,6 +96,7 @@ typedef struct {
     int64_t *lane;
     uint16_t *followed_one;
     uint16_t *followed_two;
+    uint16_t *followed_code;
     int32_t *matches;
     int32_t *taps;
     int32_t *tap_values;
@@ -106,7 +128,7 @@ typedef struct {
     int64_t *at;
     const int64_t *end;
     uint8_t *data;
-    const int32_t *network;
+    Recurrent *recurrent;
 
     int64_t used_count;
     int64_t lanes;
@@ -230,6 +252,36 @@ static void fill_samples(const Segment *s, int64_t lane, int64_t step, int64_t p
     fields[F_SAMPLE + 8] = (uint32_t)((key >> (one ? 1 : 5)) << 16 | fields[F_SAMPLE] >> (one ? 2 : 6));
 }
 
+/* Where the last two bytes that followed this part of this instruction in the lane are kept. */
+static inline uint16_t *followed_code(const Segment *s, int64_t lane) {
+    const int64_t *numbers = s->lane + lane * LANE_NUMBERS;
+    uint32_t hash = finished((uint32_t)numbers[CODE] * 0x2F0B4C47u + ((uint32_t)numbers[PART] & WHERE));
+    return s->followed_code + (lane * CODES + (hash & (CODES - 1)));
+}
+
+static void fill_markup(const int64_t *numbers, uint32_t *fields) {
+    int64_t depth = numbers[DEPTH];
+    fields[F_LETTERS] = (uint32_t)numbers[LETTERS];
+    fields[F_SPOKEN] = (uint32_t)numbers[SPOKEN];
+    fields[F_SPOKEN_1] = (uint32_t)numbers[SPOKEN_1];
+    fields[F_INSIDE] = (uint32_t)numbers[INSIDE];
+    fields[F_TAG] = (uint32_t)numbers[NAME + (depth & (NAMES - 1))];
+    fields[F_TAG_OUTSIDE] = (uint32_t)numbers[NAME + (depth - 1 & (NAMES - 1))];
+}
+
+static void fill_table(const uint8_t *row, const int64_t *numbers, int64_t step, uint32_t *fields) {
+    int64_t into = step - numbers[FIELD_START], above = numbers[FIELD_ABOVE] + into, end = numbers[FIELD_ABOVE_END];
+    int has_above = numbers[FIELD_ABOVE] >= 0;
+    int64_t there = has_above && above < end ? row[above] : has_above && above < numbers[LINE] ? 256 : 0;
+    int64_t following = has_above && above + 1 < end ? row[above + 1] : 0;
+    int64_t column = smaller(numbers[FIELD], COLUMNS - 1);
+    fields[F_FIELD_ABOVE] = (uint32_t)(there | following << 9 | smaller(into, 255) << 17 | column << 25);
+    fields[F_TOKEN] = (uint32_t)numbers[TOKEN];
+    fields[F_TOKEN_ABOVE] = (uint32_t)numbers[TOKEN_ABOVE];
+    fields[F_SHAPE] = (uint32_t)numbers[SHAPE];
+    fields[F_PARAGRAPH] = (uint32_t)numbers[PARAGRAPH];
+}
+
 static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uint32_t *fields) {
     const uint8_t *row = row_of(s, lane);
     const int64_t *numbers = s->lane + lane * LANE_NUMBERS;
@@ -250,6 +302,12 @@ static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uin
         fields[F_BEGINNING] = (uint32_t)numbers[BEGINNING];
         fields[F_GAPS] = (uint32_t)numbers[GAPS];
     }
+    if (s->uses & (USES_MARKUP | USES_TABLE)) {
+        fields[F_SIGNS] = (uint32_t)numbers[SIGNS];
+        fields[F_SIGNS_LONG] = (uint32_t)numbers[SIGNS_LONG];
+    }
+    if (s->uses & USES_MARKUP) fill_markup(numbers, fields);
+    if (s->uses & USES_TABLE) fill_table(row, numbers, step, fields);
     int64_t place = position & 7;
     fields[F_PLACE_OF_EIGHT] = (uint32_t)(place | (place ? last << 8 : 0));
     fields[F_FOLLOWED_ONE] = s->followed_one[lane * 256 + last];
@@ -275,6 +333,10 @@ static inline void fill_fields(const Segment *s, int64_t lane, int64_t step, uin
         fields[F_SLOPE_OF_EIGHT] = (uint32_t)((2 * first - second) >> 8 * place) & 255;
     }
     if (s->uses & USES_SAMPLES) fill_samples(s, lane, step, position, fields);
+    if (s->uses & USES_INSTRUCTIONS) {
+        for (int i = 0; i < 7; i++) fields[F_CODE + i] = (uint32_t)numbers[CODE + i];
+        fields[F_FOLLOWED_CODE] = *followed_code(s, lane);
+    }
 }
 
 /* ---- matches ---- */
@@ -362,14 +424,9 @@ static inline int code_bit(Segment *s, int64_t lane, uint32_t probability, int b
 
 static inline int64_t squashed(const Segment *s, int64_t x) { return s->squash[x + SQUASH_MOST + 1]; }
 
-/* The stretched probability of a 1 that a network's frequencies give after the bits `seen`. */
-static inline int32_t by_network(const Segment *s, int64_t lane, int64_t seen, int bit_number) {
-    const int32_t *starts = s->network + lane * 256;
-    int left = 8 - bit_number;
-    int64_t first = (seen << left) & 255, last = first + (1 << left);
-    int64_t start = starts[first], middle = starts[first + (1 << (left - 1))];
-    int64_t end = last < 256 ? starts[last] : 1 << 24;
-    return s->stretch[((end - middle) << 12) / (end - start)];
+/* One of 64 classes of a probability, equally wide when stretched: most of them are for what is nearly sure. */
+static inline int32_t class_of(const Segment *s, uint32_t p) {
+    return (int32_t)(within(s->stretch[p >> 4], -CLASSES_MOST, CLASSES_MOST - 1) + CLASSES_MOST) / CLASS_WIDTH;
 }
 
 static inline int64_t corrected(const uint32_t *points, int64_t low, int64_t part) {
@@ -436,9 +493,13 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
 
     int64_t last = fields[0], last_2 = last | (int64_t)fields[1] << 8;
     /* What chooses weights of the fourth set. */
-    int64_t choice = s->columns
-        ? (s->starts[lane] + step) % s->columns
+    int64_t choice = s->columns ? (s->starts[lane] + step) % s->columns
+        : s->uses & USES_INSTRUCTIONS ? (int64_t)((fields[F_PART] & 15) << 3 | (fields[F_PART] >> 4 & 7))
         : s->kinds[last] + KINDS * (s->kinds[fields[1]] + KINDS * s->kinds[fields[2]]);
+    /* And what chooses a correction, with the bits so far. */
+    uint32_t correction = s->uses & USES_INSTRUCTIONS
+        ? (fields[F_CODE] & WHICH) * 0x2F0B4C47u + (fields[F_PART] & WHERE) * 0x9E3779B1u
+        : (uint32_t)(last_2 << 8) + 1;
     int64_t seen = 1, longest = 0;
     int symbol = row[step];
     for (int nibble = 0; nibble < 2; nibble++) {
@@ -463,7 +524,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
                 uint32_t slot = buckets[i] ? buckets[i][node] : 0;
                 int32_t cell = NONE, value = 0;
                 if (count_of(slot)) {
-                    cell = s->classes[slot >> 16] + (int32_t)(((slot & 0xFFFF) ^ 0x8000) >> 10);
+                    cell = s->classes[slot >> 16] + class_of(s, (slot & 0xFFFF) ^ 0x8000);
                     value = s->cell_stretch[i * CELLS + cell];
                 }
                 used_cells[i] = cell;
@@ -489,7 +550,9 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
                 inputs[contexts + 2 * kind + 1] = second;
             }
             inputs[contexts + 2 * MATCHES] = CONSTANT;
-            if (s->network) inputs[contexts + 2 * MATCHES + 1] = by_network(s, lane, seen, bit_number);
+            if (s->recurrent) {
+                inputs[contexts + 2 * MATCHES + 1] = sepzip_recurrent_logit(s->recurrent, lane, (int)seen, bit_number);
+            }
 
             int32_t *rows = s->rows + record * SETS, *outputs = s->outputs + record * SETS;
             int32_t *errors = s->errors + record * (SETS + 1);
@@ -509,7 +572,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             int64_t point = bounded(mixed, APM_MOST) + APM_MOST + 1, low = point / APM_STEP, part = point % APM_STEP;
             int64_t near = low + (part >= APM_STEP / 2);
             int64_t first = (last << 8 | seen) * APM_POINTS;
-            int64_t second = (finished((uint32_t)(last_2 << 8 | seen) + 1) & (APM_CONTEXTS - 1)) * APM_POINTS;
+            int64_t second = (finished(correction + (uint32_t)seen) & (APM_CONTEXTS - 1)) * APM_POINTS;
             int64_t by_first = corrected(s->apm + first, low, part);
             int64_t by_second = corrected(s->apm + APM_CONTEXTS * APM_POINTS + second, low, part);
             s->used_points[record * 2] = (int32_t)(first + near);
@@ -702,6 +765,191 @@ static void learn_correction(Segment *s, int which, int64_t step) {
     }
 }
 
+/* Follow x86 instructions by one byte more. Those of 32 and of 64 bits are taken alike, 40 to 4F as prefixes and
+   addresses behind opcodes as 32 bits: what differs is rare, and what follows is right again soon. */
+static void follow_instruction(const Segment *s, int64_t *numbers, uint32_t byte) {
+    uint32_t code = (uint32_t)numbers[CODE], part = (uint32_t)numbers[PART];
+    uint32_t kind = part & 15, place = part >> 4 & 15, size = part >> 8 & 15, next = part >> 12 & 15;
+    uint32_t operand = (uint32_t)numbers[OPERAND];
+    int ends = 0;
+    if (kind < MODRM) {
+        uint32_t known = (uint32_t)s->instructions[kind << 8 | byte];
+        if (known & IS_PREFIX) {
+            code |= known >> 16 << 26;
+            if (byte >> 4 == 4) code = (code & 0x1FFFFFFF) | (byte & 8) << 26 | (byte & 4) << 28 | (byte & 1) << 31;
+        } else if (known & IS_ESCAPE) {
+            kind = kind == 0 ? 1 : byte == 0x38 ? 2 : 3;
+        } else if (known & IS_VEX) {
+            kind = VEX;
+            place = 0;
+            size = byte == 0x62 ? 3 : byte == 0xC4 ? 2 : 1;
+            code = (code & ~255u) | byte;
+        } else {
+            code = (code & ~(255u | 3u << 24)) | byte | kind << 24;
+            next = known & IMMEDIATE_BYTES;
+            if (known & IMMEDIATE_NARROWS && code >> 26 & 1) next = 2;
+            if (known & IMMEDIATE_WIDENS && code >> 29 & 1) next = 8;
+            place = 0;
+            size = next;
+            if (known & HAS_MODRM) {
+                kind = MODRM;
+                size = 0;
+                if (known & IS_GROUP_3) next |= 8;
+            } else {
+                kind = IMMEDIATE;
+                next = 0;
+                ends = size == 0;
+            }
+        }
+    } else if (kind == MODRM || kind == SIB) {
+        if (kind == MODRM) {
+            uint32_t mod = byte >> 6, rm = byte & 7;
+            code |= byte << 8;
+            if (next & 8) next = (byte >> 3 & 7) < 2 ? next & 7 : 0;
+            size = mod == 1 ? 1 : mod == 2 || mod == 0 && rm == 5 ? 4 : 0;
+            kind = mod < 3 && rm == 4 ? SIB : DISPLACEMENT;
+        } else {
+            code |= byte << 16;
+            if (size == 0 && (byte & 7) == 5) size = 4;
+            kind = DISPLACEMENT;
+        }
+        place = 0;
+        if (kind == DISPLACEMENT && size == 0) {
+            kind = IMMEDIATE;
+            size = next;
+            next = 0;
+            ends = size == 0;
+        }
+    } else if (kind == VEX) {
+        if (place == 0 && size > 1) code = (code & ~(3u << 24)) | (byte & 3) << 24;
+        if (++place == size) {
+            uint32_t map = size == 1 ? 1 : code >> 24 & 3;
+            kind = map ? map : 1;
+            place = 0;
+            size = 0;
+        }
+    } else {
+        operand = operand << 8 | byte;
+        if (++place == size) {
+            if (kind == DISPLACEMENT && next) {
+                kind = IMMEDIATE;
+                size = next;
+                next = 0;
+                place = 0;
+                operand = 0;
+            } else {
+                ends = 1;
+            }
+        }
+    }
+    if (ends) {
+        numbers[CODE_3] = numbers[CODE_2];
+        numbers[CODE_2] = numbers[CODE_1];
+        numbers[CODE_1] = code;
+        numbers[OPCODES] = (uint32_t)numbers[OPCODES] << 8 | ((code + 0x4D * (code >> 24 & 3)) & 255);
+        code = kind = place = size = next = operand = 0;
+    }
+    numbers[CODE] = code;
+    numbers[PART] = kind | place << 4 | size << 8 | next << 12;
+    numbers[OPERAND] = operand;
+}
+
+static inline uint32_t hashed(int64_t hash, uint32_t byte) { return ((uint32_t)hash + byte + 1) * 0x2F0B4C47u; }
+
+static inline int is_letter(uint32_t small) { return (small >= 'a' && small <= 'z') || small >= 128; }
+
+static inline int is_digit(uint32_t byte) { return byte >= '0' && byte <= '9'; }
+
+/* The last bytes that are neither letters nor digits; of spaces in a row one. The longer hash forgets what is
+   seven back, for it has left its 32 bits. */
+static void learn_signs(int64_t *numbers, uint32_t byte, uint32_t small, uint32_t last) {
+    if (is_letter(small) || is_digit(byte) || (byte == ' ' && last == ' ')) return;
+    numbers[SIGNS] = (uint32_t)(numbers[SIGNS] << 8 | byte);
+    numbers[SIGNS_LONG] = hashed(numbers[SIGNS_LONG] << 5, byte);
+}
+
+/* Text that may stand in pieces, as PDF's does: letters alone, words that end at a space or a number of three
+   digits. Digits behind a backslash are a letter. */
+static void learn_pieces(int64_t *numbers, uint32_t byte, uint32_t small) {
+    int64_t letters = numbers[LETTERS];
+    if (byte == '(' || byte == ')') numbers[INSIDE] = byte == '(';
+    if (is_digit(byte) && numbers[ESCAPED]) {
+        if (numbers[ESCAPED] == 4) {
+            letters <<= 8;
+            numbers[ESCAPED] = 3;
+        }
+        numbers[ESCAPED]--;
+        numbers[LETTERS] = (uint32_t)((letters & ~255) | ((letters << 3 | byte - '0') & 255));
+        numbers[SPOKEN] = hashed(numbers[SPOKEN], byte);
+        return;
+    }
+    numbers[ESCAPED] = byte == '\\' ? 4 : 0;
+    numbers[DIGITS] = is_digit(byte) ? numbers[DIGITS] + 1 : 0;
+    if (is_letter(small)) {
+        numbers[LETTERS] = (uint32_t)(letters << 8 | small);
+        numbers[SPOKEN] = hashed(numbers[SPOKEN], small);
+    } else if (numbers[DIGITS] == 3 || byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t') {
+        if (letters & 255) numbers[LETTERS] = (uint32_t)(letters << 8);
+        if (numbers[SPOKEN]) {
+            numbers[SPOKEN_1] = numbers[SPOKEN];
+            numbers[SPOKEN] = 0;
+        }
+    }
+}
+
+/* The names of the elements that are open, in a ring. Tagging is 1 in the name of a tag that opens one, 2 behind
+   it, 3 in one that closes. */
+static void learn_tags(int64_t *numbers, uint32_t byte, uint32_t small, uint32_t last) {
+    int64_t tagging = numbers[TAGGING];
+    if (byte == '<') {
+        numbers[TAGGING] = 1;
+        return;
+    }
+    if (!tagging) return;
+    if (last == '<') {
+        tagging = byte == '/' ? 3 : is_letter(small);
+        if (tagging == 1) numbers[NAME + (++numbers[DEPTH] & (NAMES - 1))] = 0;
+    }
+    if (tagging == 1) {
+        int64_t *name = numbers + NAME + (numbers[DEPTH] & (NAMES - 1));
+        if (byte == '>' || byte == '/' || byte == ' ' || byte == '\t' || byte == '\n') tagging = 2;
+        else *name = hashed(*name, byte);
+    }
+    if (byte == '>') {
+        if (tagging == 3 || (tagging == 2 && last == '/')) numbers[DEPTH]--;
+        tagging = 0;
+    }
+    numbers[TAGGING] = tagging;
+}
+
+/* Fields of a line, which end at a gap: of spaces in a row the first. */
+static void learn_fields(
+    int64_t *numbers, int64_t step, uint32_t byte, uint32_t small, uint32_t last, uint32_t last_2
+) {
+    uint32_t kind = byte >= 128 ? 128 : byte != small ? 'A' : is_letter(small) ? 'a' : is_digit(byte) ? '0' : byte;
+    numbers[SHAPE] = hashed(numbers[SHAPE] << 5, kind);
+    if (byte != '\n' && byte != '\t' && byte != ' ' && byte != ',' && byte != ';' && byte != '|') {
+        numbers[TOKEN] = hashed(numbers[TOKEN], byte);
+        return;
+    }
+    int64_t column = smaller(numbers[FIELD], COLUMNS - 1);
+    if (byte != ' ' || last != ' ') {
+        numbers[TOKENS + column] = numbers[TOKEN];
+        numbers[TOKEN] = 0;
+        numbers[FIELD] = byte == '\n' ? 0 : numbers[FIELD] + 1;
+        if (byte == '\n') numbers[PARAGRAPH] += last == '\n' || (last == '\r' && last_2 == '\n');
+        column = smaller(numbers[FIELD], COLUMNS - 1);
+        /* What the line above has written, if it had as many: only its first field begins where it does. */
+        int64_t above = numbers[FIELD_STARTS + column], line = numbers[LINE_BEFORE];
+        int64_t next = column < COLUMNS - 1 ? numbers[FIELD_STARTS + column + 1] : NONE;
+        int has_above = above >= line + (column > 0);
+        numbers[FIELD_ABOVE] = has_above ? above : NONE;
+        numbers[FIELD_ABOVE_END] = next > line ? next : numbers[LINE];
+        numbers[TOKEN_ABOVE] = has_above ? numbers[TOKENS + column] : 0;
+    }
+    numbers[FIELD_START] = numbers[FIELD_STARTS + column] = step + 1;
+}
+
 /* Take the step's bytes into what lanes have seen, and the places where matches are looked for. */
 static void learn_lanes(Segment *s, int64_t step) {
     for (int64_t lane = 0; lane < s->lanes; lane++) {
@@ -727,6 +975,17 @@ static void learn_lanes(Segment *s, int64_t step) {
             if (step - numbers[LINE] < 4) numbers[BEGINNING] = numbers[BEGINNING] << 8 | byte;
             if ((byte == ' ' || byte == '\t' || byte == ',') && byte != last) numbers[GAPS]++;
         }
+        if (s->uses & USES_INSTRUCTIONS) {
+            uint16_t *code = followed_code(s, lane);
+            *code = (uint16_t)(*code << 8 | byte);
+            follow_instruction(s, numbers, byte);
+        }
+        if (s->uses & (USES_MARKUP | USES_TABLE)) learn_signs(numbers, byte, small, last);
+        if (s->uses & USES_MARKUP) {
+            learn_pieces(numbers, byte, small);
+            learn_tags(numbers, byte, small, last);
+        }
+        if (s->uses & USES_TABLE) learn_fields(numbers, step, byte, small, last, last_2);
         for (int kind = 0; kind < MATCHES; kind++) {
             int32_t place = s->match_places[lane * MATCHES + kind];
             /* The largest lane's stays, which is also the largest number. */
@@ -742,22 +1001,36 @@ static void learn_lanes(Segment *s, int64_t step) {
     }
 }
 
+/* Let the nodes of the recurrent network learn from the step's bytes. */
+static void learn_nodes(Segment *s, int64_t step) {
+    uint8_t symbols[FREE];
+    for (int64_t lane = 0; lane < s->lanes; lane++) symbols[lane] = row_of(s, lane)[step];
+    sepzip_recurrent_learn_nodes(s->recurrent, step, symbols);
+}
+
 static void learn_task(Segment *s, int64_t task, int64_t step) {
     if (task < s->contexts) {
         learn_slots(s, task, step);
         learn_cells(s, task, step);
     } else if (task == s->contexts + SETS) {
         learn_last(s, step);
-    } else if (task > s->contexts + SETS) {
+    } else if (task == s->contexts + SETS + 1) {
         learn_correction(s, 0, step);
         learn_correction(s, 1, step);
         learn_lanes(s, step);
+    } else if (task == s->contexts + SETS + 2) {
+        learn_nodes(s, step);
+    } else {
+        sepzip_recurrent_learn_units(s->recurrent, step, (int)(task - s->contexts - SETS - 3));
     }
 }
 
 /* The functions that gain by vectors, and all that they call. */
 VECTORISED static void predict_lanes(Segment *s, int64_t first, int64_t end, int64_t step, int64_t active) {
-    for (int64_t lane = first; lane < end; lane++) predict_lane(s, lane, step, lane < active);
+    for (int64_t lane = first; lane < end; lane++) {
+        if (s->recurrent) sepzip_recurrent_forward(s->recurrent, lane, lane + 1, step, row_of(s, lane) + step - 1);
+        predict_lane(s, lane, step, lane < active);
+    }
 }
 
 VECTORISED static void learn_sets(Segment *s, int set, int64_t step) { learn_weights(s, set, step); }
@@ -811,7 +1084,7 @@ static void meet(Meeting *meeting, int threads) {
 __attribute__((visibility("default"))) void sepzip_memory_run(
     Segment *s, int64_t first, int64_t steps, int64_t last_active, int thread, int threads, void *meeting
 ) {
-    int64_t tasks = s->contexts + SETS + 2;
+    int64_t tasks = s->contexts + SETS + 2 + (s->recurrent ? 1 + RECURRENT_TASKS : 0);
     int64_t begin = s->lanes * thread / threads, end = s->lanes * (thread + 1) / threads;
     for (int64_t step = first; step < first + steps; step++) {
         predict_lanes(s, begin, end, step, step == first + steps - 1 ? last_active : s->lanes);
@@ -824,18 +1097,46 @@ __attribute__((visibility("default"))) void sepzip_memory_run(
     }
 }
 
-/* Make the displacements of x86 calls and jumps absolute, 24 bits of them, or relative again. One looks at the
-   byte before them and at the one behind, and changes neither: going back in the other direction undoes it. */
-__attribute__((visibility("default"))) void sepzip_convert_calls(uint8_t *data, int64_t size, int64_t sign) {
+/* Return how far behind the first byte of x86 code a displacement begins that conversion changes, or 0: that of
+   a call or jump and, in code of 64 bits, of an operand whose address is relative. */
+static inline int displacement_at(const uint8_t *code, int has_before, int wide) {
+    if (code[0] == 0xE8 || code[0] == 0xE9) return 1;
+    if (!wide) return 0;
+    if ((code[0] & 0xF0) == 0x40) {
+        int opcode = code[1];
+        int has_modrm = opcode < 0x40 ? (opcode & 7) < 4
+            : opcode == 0x63 || (opcode & 0xF0) == 0x80 || opcode == 0xC7 || opcode >= 0xF6;
+        return has_modrm && (code[2] & 0xC7) == 5 ? 3 : 0;
+    }
+    /* With a prefix before it, the place of the prefix is the one that counts. */
+    if (!has_before || (code[-1] & 0xF0) == 0x40) return 0;
+    if (code[0] == 0x0F) {
+        int opcode = code[1], group = opcode & 0xF0;
+        int has_modrm = group == 0x10 || group == 0x20 || group == 0x50 || (opcode & 0xEF) == 0x6F
+            || opcode == 0x7E || opcode == 0xD6 || (opcode & 0xF6) == 0xB6;
+        return has_modrm && (code[2] & 0xC7) == 5 ? 3 : 0;
+    }
+    int has_modrm = (code[0] >= 0x80 && code[0] < 0x8C) || code[0] == 0xFF;
+    return has_modrm && (code[1] & 0xC7) == 5 ? 2 : 0;
+}
+
+/* Make displacements of x86 code absolute, 24 bits of them, or relative again. Before this goes on to the next
+   place towards the front, or back towards the end, it looks at bytes around the displacement's 24 bits and
+   changes these alone: going in the other direction finds the same bytes, and undoes it. */
+__attribute__((visibility("default"))) void sepzip_convert_calls(
+    uint8_t *data, int64_t size, int64_t sign, int wide
+) {
     for (int64_t n = 0; n + 5 <= size; n++) {
         int64_t at = sign > 0 ? size - 5 - n : n;
-        uint8_t *code = data + at;
-        if ((code[0] != 0xE8 && code[0] != 0xE9) || (code[4] != 0 && code[4] != 255)) continue;
-        uint32_t target = code[1] | (uint32_t)code[2] << 8 | (uint32_t)code[3] << 16;
-        target += (uint32_t)(sign * at);
-        code[1] = (uint8_t)target;
-        code[2] = (uint8_t)(target >> 8);
-        code[3] = (uint8_t)(target >> 16);
+        int offset = at + 7 <= size ? displacement_at(data + at, at > 0, wide)
+            : data[at] == 0xE8 || data[at] == 0xE9;
+        uint8_t *code = data + at + offset;
+        if (offset == 0 || (code[3] != 0 && code[3] != 255)) continue;
+        uint32_t target = code[0] | (uint32_t)code[1] << 8 | (uint32_t)code[2] << 16;
+        target += (uint32_t)(sign * (at + offset - 1));
+        code[0] = (uint8_t)target;
+        code[1] = (uint8_t)(target >> 8);
+        code[2] = (uint8_t)(target >> 16);
     }
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,17 @@ from numpy.typing import NDArray
 from ..coder.binary import LaneCoders
 from ..compiled import load
 from .plan import Settings
+from .recurrent import Recurrent, RecurrentRecords, new_recurrent_records
 from .state import Memory, Records
 
-__all__ = ["BoundSegment", "convert_calls", "count_differences"]
+__all__ = ["BoundSegment", "convert_calls", "count_differences", "use_recurrent_build"]
 
-_ARRAYS = (*Memory._fields, *Records._fields, *LaneCoders._fields, "network")
+_ARRAYS = (
+    *(name for name in Memory._fields if name != "recurrent"),
+    *Records._fields,
+    *LaneCoders._fields,
+    "recurrent",
+)
 _NUMBERS = (
     "used_count",
     "lanes",
@@ -32,6 +39,15 @@ _NUMBERS = (
     "decodes",
     "touched_stride",
 )
+
+
+class RecurrentNetwork(ctypes.Structure):
+    """Recurrent of recurrent.h: addresses of arrays, and the lanes."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (*Recurrent._fields, *RecurrentRecords._fields, "squash")),
+        ("lanes", ctypes.c_int64),
+    ]
 
 
 class Segment(ctypes.Structure):
@@ -54,16 +70,20 @@ def _library() -> ctypes.CDLL:
     ]
     library.sepzip_meeting_new.restype = ctypes.c_void_p
     library.sepzip_meeting_free.argtypes = [ctypes.c_void_p]
-    library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    library.sepzip_convert_calls.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_int]
     library.sepzip_count_differences.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
+    library.sepzip_recurrent_use.argtypes = [ctypes.c_int]
     for name in ("memory_run", "convert_calls", "count_differences", "meeting_free"):
         getattr(library, f"sepzip_{name}").restype = None
     return library
 
 
-def convert_calls(data: NDArray[np.uint8], sign: int) -> None:
-    """Add each place, times 1 or -1, to the target of the x86 call there, in place."""
-    _library().sepzip_convert_calls(data.ctypes.data, len(data), sign)
+def convert_calls(data: NDArray[np.uint8], sign: int, wide: bool) -> None:
+    """Add each place, times 1 or -1, to the target of the x86 call there, in place.
+
+    With `wide`, for code of 64 bits, also to what operands address relative to their place.
+    """
+    _library().sepzip_convert_calls(data.ctypes.data, len(data), sign, wide)
 
 
 def count_differences(data: NDArray[np.uint8], most: int, pieces: int, piece: int) -> NDArray[np.int32]:
@@ -77,6 +97,26 @@ def count_differences(data: NDArray[np.uint8], most: int, pieces: int, piece: in
     return counts
 
 
+def use_recurrent_build(number: int | None) -> int:
+    """Let the recurrent network run by this of its builds for this processor, all of the same results.
+
+    0 is plain C, None the fastest, which is used if nothing was said. Returns how many builds there are.
+    """
+    return int(_library().sepzip_recurrent_use(-1 if number is None else number))
+
+
+def _addresses(arrays: Any) -> dict[str, int]:
+    """Return the addresses of the arrays of a named tuple by their names."""
+    addresses: dict[str, int] = {}
+    for name, array in arrays._asdict().items():
+        if not isinstance(array, np.ndarray):
+            continue
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{name} is not contiguous")
+        addresses[name] = array.ctypes.data
+    return addresses
+
+
 class BoundSegment:
     """Arrays bound to the compiled code, which are kept alive."""
 
@@ -85,22 +125,22 @@ class BoundSegment:
         memory: Memory,
         records: Records,
         settings: Settings,
-        uses: tuple[bool, bool, bool, bool],
+        uses: tuple[bool, ...],
         coder: LaneCoders,
-        network: NDArray[np.int32] | None,
         decodes: bool,
     ) -> None:
-        self._kept = (memory, records, coder, network)
-        values: dict[str, int] = {}
-        for arrays in (memory._asdict(), records._asdict(), coder._asdict()):
-            for name, array in arrays.items():
-                if not array.flags.c_contiguous:
-                    raise ValueError(f"{name} is not contiguous")
-                values[name] = array.ctypes.data
+        recurrent = memory.recurrent
+        room = None if recurrent is None else new_recurrent_records(recurrent)
+        self._kept = (memory, records, coder, room)
         lanes, stride = memory.history.shape
+        self._recurrent = None
+        if recurrent is not None and room is not None:
+            addresses = _addresses(recurrent) | _addresses(room)
+            self._recurrent = RecurrentNetwork(**addresses, squash=memory.squash.ctypes.data, lanes=lanes)
+        values = _addresses(memory) | _addresses(records) | _addresses(coder)
         self._segment = Segment(
             **values,
-            network=None if network is None else network.ctypes.data,
+            recurrent=None if self._recurrent is None else ctypes.addressof(self._recurrent),
             used_count=len(memory.used),
             lanes=lanes,
             stride=stride,
@@ -149,4 +189,3 @@ class BoundSegment:
                 thread.join()
         finally:
             library.sepzip_meeting_free(meeting)
-

@@ -18,6 +18,9 @@ __all__ = ["is_sooner_on_cpu", "threads_for"]
 _CPU_BYTE, _CPU_CONTEXT = 1.9e-6, 0.17e-6
 """Seconds that one thread takes for a byte, and more for each context."""
 
+_CPU_RECURRENT, _GPU_RECURRENT = 6e-6, 20e-6
+"""Seconds more for a recurrent network beside them: for a byte, and for a step."""
+
 _GPU_STEP, _GPU_LANE = 17e-6, 0.02e-6
 """Seconds that a step takes, and more for each lane: the mean of both directions."""
 
@@ -40,8 +43,10 @@ def is_sooner_on_cpu(model: ModelSettings, lanes: int, size: int, whole: int, *,
     if importlib.util.find_spec("triton") is None:
         return True
     # Threads wait for each other in every step: four are twice as fast as one.
-    on_cpu = whole * (_CPU_BYTE + _CPU_CONTEXT * model.contexts) / math.sqrt(threads_for(lanes))
-    on_gpu = whole / lanes * (_GPU_STEP + _GPU_LANE * lanes) + whole / size * _GPU_SEGMENT
+    byte = _CPU_BYTE + _CPU_CONTEXT * model.contexts + _CPU_RECURRENT * model.recurrent
+    on_cpu = whole * byte / math.sqrt(threads_for(lanes))
+    step = _GPU_STEP + _GPU_LANE * lanes + _GPU_RECURRENT * model.recurrent
+    on_gpu = whole / lanes * step + whole / size * _GPU_SEGMENT
     return on_cpu <= on_gpu + (0.0 if begun else _GPU_START)
 
 

@@ -18,15 +18,16 @@ _COLUMNS_MOST = 1024
 
 MOST_RECORD = 1 << 16
 
-_SAMPLE, _BIG_ENDIAN, _CALLS, _PRIMER = 3, 4, 8, 16
+_SAMPLE, _BIG_ENDIAN, _CALLS, _PRIMER, _WIDE = 3, 4, 8, 16, 32
 
 
 class Plan(NamedTuple):
     """How a segment's memory looks at its bytes; stored before the payload of the segment's first block.
 
     `record` is the bytes of a record or of an image's row, 0 without; `sample` those of a sample, 0 without,
-    most significant first if `big_endian`. `calls` says that targets of x86 calls were made absolute,
-    `primer` that the memory reads the primer before the segment.
+    most significant first if `big_endian`. `calls` says that targets of x86 calls were made absolute, and if
+    it is 2 also what code of 64 bits addresses relative to its place. `primer` says that the memory reads the
+    primer before the segment.
     """
 
     profile: int
@@ -40,7 +41,8 @@ class Plan(NamedTuple):
 class Settings(NamedTuple):
     """What compiled code takes of a plan and of the model's settings.
 
-    `contexts` is how many of the profile's are taken; a context's table has 2^`table_bits` slots.
+    `contexts` is how many of the profile's are taken; a context's table has 2^`table_bits` slots. `recurrent`
+    says whether a recurrent network stands beside them.
     """
 
     contexts: int
@@ -49,6 +51,7 @@ class Settings(NamedTuple):
     columns: int
     sample: int
     big_endian: int
+    recurrent: int
 
 
 def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
@@ -57,18 +60,29 @@ def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
     columns = plan.record if plan.record < _COLUMNS_MOST else 0
     # What is read before takes its slots as well.
     bits = table_bits(model, size + PRIMER_SIZE if plan.primer else size)
-    return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian)
+    return Settings(
+        contexts, bits, plan.record, columns, plan.sample, plan.big_endian, model.recurrent
+    )
 
 
-def uses_of(plan: Plan) -> tuple[bool, bool, bool, bool]:
-    """Return what the profile needs: text, records, samples, floats."""
+def uses_of(plan: Plan) -> tuple[bool, ...]:
+    """Return what the profile needs: text, records, samples, floats, instructions, markup, tables."""
     profile = PROFILES[plan.profile]
-    return profile.uses_text, profile.uses_record, profile.uses_samples, profile.uses_floats
+    return (
+        profile.uses_text,
+        profile.uses_record,
+        profile.uses_samples,
+        profile.uses_floats,
+        profile.uses_instructions,
+        profile.uses_markup,
+        profile.uses_table,
+    )
 
 
 def encode_plan(plan: Plan) -> bytes:
     """Return the plan as it stands before the payload of a segment's first block."""
-    flags = plan.sample | plan.big_endian * _BIG_ENDIAN | plan.calls * _CALLS | plan.primer * _PRIMER
+    flags = plan.sample | plan.big_endian * _BIG_ENDIAN | plan.primer * _PRIMER
+    flags |= (0, _CALLS, _CALLS | _WIDE)[plan.calls]
     return bytes([plan.profile, flags]) + varint(plan.record)
 
 
@@ -80,12 +94,13 @@ def read_plan(payload: bytes) -> tuple[Plan, bytes]:
         record = source.varint("a segment's plan", 0, MOST_RECORD)
     except TruncatedError:
         raise CorruptError("a segment's plan is cut off; the file is damaged") from None
-    switches = (flags // bit & 1 for bit in (_BIG_ENDIAN, _CALLS, _PRIMER))
-    plan = Plan(profile, record, flags & _SAMPLE, *switches)
+    big_endian, calls, primer, wide = (flags // bit & 1 for bit in (_BIG_ENDIAN, _CALLS, _PRIMER, _WIDE))
+    plan = Plan(profile, record, flags & _SAMPLE, big_endian, calls + wide, primer)
     known = PROFILES.get(profile)
     if (
         known is None
-        or flags > _SAMPLE + _BIG_ENDIAN + _CALLS + _PRIMER
+        or flags > _SAMPLE + _BIG_ENDIAN + _CALLS + _PRIMER + _WIDE
+        or wide > calls
         or plan.sample > 2
         or known.uses_samples != (plan.sample > 0)
         or plan.big_endian > (plan.sample == 2)

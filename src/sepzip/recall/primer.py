@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ..coder.binary import new_coders
 from .native import BoundSegment
 from .plan import Plan, Settings, uses_of
+from .recurrent import LEARNT
 from .sizes import PRIMER_SIZE
-from .state import PAD, Memory, new_memory, new_records
+from .state import PAD, Memory, arrays_of, new_memory, new_records
 
 __all__ = ["first_memory", "primer"]
 
@@ -52,10 +53,19 @@ def first_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memor
     if not plan.primer:
         return memory
     if memory.slots.nbytes > _KEPT_MOST:
-        return memory._replace(**_read(plan, settings))
+        return _with(memory, _read(plan, settings))
+    arrays = arrays_of(memory)
     for name, learnt in _kept(plan, settings).items():
-        np.copyto(getattr(memory, name), learnt)
+        np.copyto(arrays[name], learnt)
     return memory
+
+
+def _with(memory: Memory, learnt: dict[str, NDArray[Any]]) -> Memory:
+    """Return the memory with these arrays in place of its own."""
+    recurrent = memory.recurrent
+    if recurrent is not None:
+        recurrent = recurrent._replace(**{name: learnt.pop(name) for name in LEARNT})
+    return Memory(**(memory._asdict() | learnt | {"recurrent": recurrent}))
 
 
 def _read(plan: Plan, settings: Settings) -> dict[str, NDArray[Any]]:
@@ -64,12 +74,13 @@ def _read(plan: Plan, settings: Settings) -> dict[str, NDArray[Any]]:
     reader.history[0, PAD:] = primer()
     coder = new_coders(1, _STEPS_A_CALL)
     first = coder.at.copy()
-    bound = BoundSegment(reader, new_records(settings, 1), settings, uses_of(plan), coder, None, False)
+    bound = BoundSegment(reader, new_records(settings, 1), settings, uses_of(plan), coder, False)
     for step in range(0, PRIMER_SIZE, _STEPS_A_CALL):
         # What would be coded is of no use.
         coder.at[:] = first
         bound.run(step, min(_STEPS_A_CALL, PRIMER_SIZE - step), 1)
-    return {name: getattr(reader, name) for name in _SHARED}
+    arrays = arrays_of(reader)
+    return {name: array for name, array in arrays.items() if name in _SHARED or name in LEARNT}
 
 
 _kept = lru_cache(maxsize=1)(_read)

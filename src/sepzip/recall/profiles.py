@@ -63,9 +63,30 @@ class Field(IntEnum):
     ABOVE_THAT = 45
     BEGINNING = 46
     GAPS = 47
+    CODE = 48
+    PART = 49
+    CODE_BEFORE = 50
+    CODE_BEFORE_2 = 51
+    CODE_BEFORE_3 = 52
+    OPCODES = 53
+    OPERAND = 54
+    FOLLOWED_CODE = 55
+    LETTERS = 56
+    SPOKEN = 57
+    SPOKEN_BEFORE = 58
+    INSIDE = 59
+    TAG = 60
+    TAG_OUTSIDE = 61
+    SIGNS = 62
+    SIGNS_LONG = 63
+    FIELD_ABOVE = 64
+    TOKEN = 65
+    TOKEN_ABOVE = 66
+    SHAPE = 67
+    PARAGRAPH = 68
 
 
-FIELDS = 48
+FIELDS = 72
 
 _ALL = 0xFFFFFFFF
 
@@ -102,6 +123,16 @@ def _fields(*fields: int) -> dict[int, int]:
 
 
 _LAST_1, _LAST_2, _LAST_3, _LAST_4, _LAST_5 = range(5)
+_BYTES_ABOVE, _FIELD_NUMBER = (1 << 17) - 1, 31 << 25
+
+_OPCODE, _OPCODE_MODRM, _OPCODE_REG = 0x30000FF, 0x300FFFF, 0x30038FF
+"""Of an instruction's code, its opcode with the opcode's map; with ModRM; with that's register alone."""
+
+
+def _code(mask: int, *others: int) -> dict[int, int]:
+    """Return what is masked of the instruction's code, where in it one is, and other fields."""
+    return {Field.CODE: mask, Field.PART: 0xFFF, **_fields(*others)}
+
 
 _CONTEXTS: dict[str, dict[int, int]] = {
     **{f"o{count}": _order(count) for count in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)},
@@ -162,10 +193,46 @@ _CONTEXTS: dict[str, dict[int, int]] = {
         Field.ABOVE_THAT,
         _LAST_1,
     ),
+    "ps": _fields(Field.SPOKEN, Field.INSIDE),
+    "pss": _fields(Field.SPOKEN, Field.SPOKEN_BEFORE, _LAST_1),
+    "pl": _fields(Field.LETTERS, Field.INSIDE),
+    "pg": {Field.LETTERS: 0xFFFF, Field.SIGNS: _ALL},
+    "pl3": {Field.LETTERS: 0xFFFFFF, Field.INSIDE: _ALL},
+    "plo": {Field.LETTERS: 0xFFFFFF, **_order(3)},
+    "pso": _fields(Field.SPOKEN, _LAST_1, _LAST_2),
+    "psg": {Field.SPOKEN: _ALL, Field.SIGNS: 0xFFFF},
+    "pi1": _fields(Field.FOLLOWED_ONE, _LAST_1, Field.INSIDE),
+    "tw": _fields(Field.TAG, Field.TAG_OUTSIDE, Field.WORD, _LAST_1),
+    "t1": _fields(Field.TAG, _LAST_1),
+    "g1": _fields(Field.SIGNS, _LAST_1),
+    "gl": _fields(Field.SIGNS_LONG),
+    "fa": _fields(Field.FIELD_ABOVE),
+    "fa2": {Field.FIELD_ABOVE: _BYTES_ABOVE, _LAST_1: _ALL, _LAST_2: _ALL},
+    "ft": _fields(Field.TOKEN, Field.TOKEN_ABOVE),
+    "fs": {Field.SHAPE: _ALL, Field.FIELD_ABOVE: _FIELD_NUMBER},
+    "qt": {Field.TOKEN: _ALL, Field.PARAGRAPH: _ALL, Field.FIELD_ABOVE: _FIELD_NUMBER},
+    "qc": _fields(Field.PARAGRAPH, Field.COLUMN_IN_TEXT, _LAST_1, _LAST_2),
     "p1": {Field.PLACE_OF_EIGHT: 0xFF03},
     "p14": {Field.PLACE_OF_EIGHT: 3, _LAST_1: 255, _LAST_4: 255},
     "p48": {Field.PLACE_OF_EIGHT: 3, _LAST_4: 255, Field.LAST + 7: 255},
     "s456": _last(0, 0, 0, 255, 255, 255),
+    "x1": _code(_ALL, _LAST_1),
+    "x1o": _code(_ALL, Field.OPERAND),
+    "xx": _code(_ALL) | {Field.CODE_BEFORE: _OPCODE_MODRM},
+    "xxx": _code(_OPCODE_MODRM) | {Field.CODE_BEFORE: _OPCODE_MODRM, Field.CODE_BEFORE_2: _OPCODE_MODRM},
+    "xr4": _code(_OPCODE_REG)
+    | dict.fromkeys((Field.CODE_BEFORE, Field.CODE_BEFORE_2, Field.CODE_BEFORE_3), _OPCODE_REG),
+    "xo2": _code(_ALL) | {Field.OPCODES: 0xFFFF},
+    "xo4": _code(_OPCODE_REG, Field.OPCODES),
+    "xi": _code(_OPCODE, Field.FOLLOWED_CODE),
+    "xi1": _code(_OPCODE_MODRM, _LAST_1) | {Field.FOLLOWED_CODE: 0xFF},
+    "xio": _code(_OPCODE, Field.OPERAND) | {Field.FOLLOWED_CODE: 0xFF},
+    "x2": _code(0, _LAST_2),
+    "x3": _code(0, _LAST_3),
+    "x13": _code(0, _LAST_1, _LAST_3),
+    "x34": _code(0, _LAST_3, _LAST_4),
+    "p1x": {Field.PLACE_OF_EIGHT: 7, Field.PART: 0xF, _LAST_1: 255},
+    "p48x": {Field.PLACE_OF_EIGHT: 7, _LAST_4: 255, Field.LAST + 7: 255},
     "i1": _fields(Field.FOLLOWED_ONE, _LAST_1),
     "i2": _fields(Field.FOLLOWED_TWO, _LAST_1),
     "r1": _fields(Field.ABOVE, Field.COLUMN),
@@ -193,6 +260,9 @@ class Profile:
     uses_samples: bool = False
     uses_text: bool = False
     uses_floats: bool = False
+    uses_instructions: bool = False
+    uses_markup: bool = False
+    uses_table: bool = False
 
 
 def _profile(name: str, contexts: str, **uses: bool) -> Profile:
@@ -202,8 +272,9 @@ def _profile(name: str, contexts: str, **uses: bool) -> Profile:
 PROFILES: dict[int, Profile] = {
     0: _profile(
         "text",
-        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 lc s345 w12 o2w2 wi2 o12",
+        "o1 o2 o3 o4 o6 w ww gl ws sm7 ps sm la wc w1c o8 sm5 g1 i1 s23 lc s345 pl o2w2 pg o12",
         uses_text=True,
+        uses_markup=True,
     ),
     1: _profile(
         "program",
@@ -227,13 +298,27 @@ PROFILES: dict[int, Profile] = {
     5: _profile("genome", "o2 o4 o6 o8 o12 o16 o3 o1"),
     6: _profile(
         "table",
-        "o1 o2 o3 o4 a4 w a3 a2c i2 o6 a5 o12 bgw arc bc sm o8 ww ar3 gw a2r bww co3 wc a2o bw",
+        "o1 o2 o3 o4 a4 w a3 fa i2 o6 a2c ft gl fs a5 o12 bgw arc bc sm ar3 bww bw fa2 qc qt",
         uses_text=True,
+        uses_table=True,
     ),
     7: _profile(
         "markup",
-        "o1 o2 o3 o4 o6 w ww o5 ws sm7 sm la wc w1c i2 o8 sm5 www i1 s23 s345 bw bgw o12 a3 bc",
+        "o1 o2 o3 o4 o6 w ps gl tw i1 pss g1 sm5 i2 bgw t1 pl pg sm7 ws o8 s345 bw o12 a3 s23",
         uses_text=True,
+        uses_markup=True,
+    ),
+    8: _profile(
+        "x86",
+        "o2 o3 xi x1o x3 xx o1 xio x2 xo2 x13 xr4 o4 xxx sm6 xo4 xi1 x34 x1 w p1x i1 o6 s23 p48 p48x",
+        uses_text=True,
+        uses_instructions=True,
+    ),
+    9: _profile(
+        "pieces",
+        "o1 o2 o3 o4 o6 ps w gl i1 pl g1 pss pl3 ws i2 pg sm5 sm7 pso s345 o8 pi1 plo bgw psg s23",
+        uses_text=True,
+        uses_markup=True,
     ),
 }
 

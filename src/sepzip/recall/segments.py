@@ -29,13 +29,13 @@ def prepare(
     from .analysis import choose_plan
 
     plan = choose_plan(content, model, row)
-    return plan, make_absolute(content) if plan.calls else content
+    return plan, make_absolute(content, plan.calls == 2) if plan.calls else content
 
 
 def restore(plan: Plan | None, content: bytearray) -> None:
     """Undo in place what `prepare` has done."""
     if plan is not None and plan.calls:
-        make_relative(np.frombuffer(content, np.uint8))
+        make_relative(np.frombuffer(content, np.uint8), plan.calls == 2)
 
 
 def memory_encoding(

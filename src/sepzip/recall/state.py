@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 
 from ..lanes import longer_lanes, steps_for
 from .functions import SQUASH_MOST, functions
+from .instructions import instructions
 from .plan import Plan, Settings
-from .profiles import INPUTS, MULTIPLIERS, masks
+from .profiles import INPUTS, MULTIPLIERS, PROFILES, masks
+from .recurrent import Recurrent, new_recurrent
 
-__all__ = ["FINGERPRINTED", "Memory", "Records", "fingerprint", "fingerprint_of", "new_memory", "new_records"]
+__all__ = [
+    "FINGERPRINTED",
+    "Memory",
+    "Records",
+    "arrays_of",
+    "fingerprint",
+    "fingerprint_of",
+    "new_memory",
+    "new_records",
+]
 
 MATCHES = 2
 MATCH_LEAST = (5, 32)
@@ -28,6 +39,9 @@ PAD = 32
 
 CELLS = 13 * 4 * 64
 """Cells of a context's map: 13 classes of a slot's count, its last two bits, 64 classes of what it says."""
+
+CLASS_WIDTH = 72
+"""Width of each of those 64 classes, stretched; half of them are below 0."""
 
 SLOT_COUNT_MOST = 127
 RECENT = 23
@@ -50,7 +64,13 @@ KINDS = 7
 MATCH_BITS_MOST = 22
 MATCH_BITS_LEAST = 12
 
-LANE_NUMBERS = 13
+NAMES = 16
+"""Open elements of markup whose names a lane keeps."""
+
+COLUMNS = 32
+"""Fields of a line of which a lane keeps where the line above has them."""
+
+LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS + 7
 (
     LANE_WORD,
     LANE_WORD_1,
@@ -64,6 +84,43 @@ LANE_NUMBERS = 13
     LANE_BEGINNING,
     LANE_GAPS,
 ) = (0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12)
+(
+    LANE_LETTERS,
+    LANE_SPOKEN,
+    LANE_SPOKEN_1,
+    LANE_ESCAPED,
+    LANE_DIGITS,
+    LANE_INSIDE,
+    LANE_SIGNS,
+    LANE_SIGNS_LONG,
+    LANE_TAGGING,
+    LANE_DEPTH,
+    LANE_NAME,
+) = range(13, 24)
+(
+    LANE_FIELD,
+    LANE_FIELD_START,
+    LANE_FIELD_ABOVE,
+    LANE_FIELD_ABOVE_END,
+    LANE_TOKEN,
+    LANE_TOKEN_ABOVE,
+    LANE_SHAPE,
+    LANE_PARAGRAPH,
+    LANE_FIELD_STARTS,
+) = range(LANE_NAME + NAMES, LANE_NAME + NAMES + 9)
+LANE_TOKENS = LANE_FIELD_STARTS + COLUMNS
+(
+    LANE_CODE,
+    LANE_PART,
+    LANE_CODE_1,
+    LANE_CODE_2,
+    LANE_CODE_3,
+    LANE_OPCODES,
+    LANE_OPERAND,
+) = range(LANE_TOKENS + COLUMNS, LANE_NUMBERS)
+CODES = 4096
+"""Parts of instructions, by their hash, of which a lane keeps what followed."""
+
 TAPS = 16
 PREDICTIONS = 9
 
@@ -81,6 +138,7 @@ class Memory(NamedTuple):
     classes: NDArray[np.int32]
     kinds: NDArray[np.int32]
     orders: NDArray[np.int32]
+    instructions: NDArray[np.int32]
     slots: NDArray[np.uint32]
     cells: NDArray[np.uint32]
     cell_stretch: NDArray[np.int16]
@@ -93,10 +151,19 @@ class Memory(NamedTuple):
     lane: NDArray[np.int64]
     followed_one: NDArray[np.uint16]
     followed_two: NDArray[np.uint16]
+    followed_code: NDArray[np.uint16]
     matches: NDArray[np.int32]
     taps: NDArray[np.int32]
     tap_values: NDArray[np.int32]
     predictions: NDArray[np.int32]
+    recurrent: Recurrent | None
+
+
+def arrays_of(memory: Memory) -> dict[str, NDArray[Any]]:
+    """Return all arrays of a memory by name, those of its recurrent network too."""
+    arrays: dict[str, Any] = memory._asdict()
+    recurrent = arrays.pop("recurrent")
+    return arrays if recurrent is None else arrays | recurrent._asdict()
 
 
 class Records(NamedTuple):
@@ -136,7 +203,8 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
     steps = steps_for(size, lanes)
     longer = longer_lanes(size, lanes)
     numbers = np.arange(lanes)
-    centre = (np.arange(CELLS) & 63) * 65536 + 32768
+    middle = ((np.arange(CELLS) & 63) - 32) * CLASS_WIDTH + CLASS_WIDTH // 2
+    centre = tables.squash[middle + SQUASH_MOST + 1].astype(np.int64) << CELL_BITS - 16
     cells = np.tile(centre << CELL_COUNT_BITS, (contexts, 1)).astype(np.uint32)
     lengths = np.array([(1 << CELL_BITS) - 1 - ((1 << CELL_BITS) - 1) // (i + 3) for i in range(LENGTHS)])
     points = tables.squash[(np.arange(APM_POINTS) - APM_POINTS // 2) * APM_STEP + SQUASH_MOST + 1]
@@ -155,6 +223,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         _classes(),
         _kinds(),
         known.orders,
+        instructions(),
         slots=_aligned((contexts, 1 << (settings.table_bits - 4), 16)),
         cells=cells,
         cell_stretch=np.tile(tables.stretch[(centre >> 10)], (contexts, 1)),
@@ -167,10 +236,12 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         lane=np.zeros((lanes, LANE_NUMBERS), np.int64),
         followed_one=np.zeros((lanes, 256), np.uint16),
         followed_two=np.zeros(65536, np.uint16),
+        followed_code=np.zeros((lanes, CODES if PROFILES[plan.profile].uses_instructions else 1), np.uint16),
         matches=np.zeros((MATCHES, 1 << max(match_bits, MATCH_BITS_LEAST)), np.int32),
         taps=taps,
         tap_values=np.zeros((lanes, TAPS), np.int32),
         predictions=np.zeros((lanes, PREDICTIONS), np.int32),
+        recurrent=new_recurrent(lanes) if settings.recurrent else None,
     )
 
 

@@ -5,21 +5,53 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..instructions import ESCAPE, GROUP_3, MODRM, NARROWS, PREFIX, PREFIX_BITS, VEX, WIDENS
 from ..plan import Plan, Settings
-from ..profiles import FIELDS, INPUTS, PROFILES, WORD, Field, masks
+from ..profiles import FIELDS, INPUTS, NIBBLE, PROFILES, WORD, Field, masks
 from ..state import (
+    CODES,
+    COLUMNS,
     LANE_BEGINNING,
+    LANE_CODE,
+    LANE_CODE_1,
+    LANE_CODE_2,
+    LANE_CODE_3,
+    LANE_DEPTH,
+    LANE_DIGITS,
     LANE_ERROR,
+    LANE_ESCAPED,
+    LANE_FIELD,
+    LANE_FIELD_ABOVE,
+    LANE_FIELD_ABOVE_END,
+    LANE_FIELD_START,
+    LANE_FIELD_STARTS,
     LANE_GAPS,
+    LANE_INSIDE,
     LANE_LENGTH,
+    LANE_LETTERS,
     LANE_LINE,
     LANE_LINE_2,
     LANE_LINE_BEFORE,
     LANE_MATCH,
+    LANE_NAME,
     LANE_NUMBERS,
+    LANE_OPCODES,
+    LANE_OPERAND,
+    LANE_PARAGRAPH,
+    LANE_PART,
+    LANE_SHAPE,
+    LANE_SIGNS,
+    LANE_SIGNS_LONG,
+    LANE_SPOKEN,
+    LANE_SPOKEN_1,
+    LANE_TAGGING,
+    LANE_TOKEN,
+    LANE_TOKEN_ABOVE,
+    LANE_TOKENS,
     LANE_WORD,
     LANE_WORD_1,
     LANE_WORD_2,
+    NAMES,
     PREDICTIONS,
     TAPS,
     VERIFIED,
@@ -28,8 +60,10 @@ from ..state import (
 __all__ = [
     "begin_match",
     "context_hashes",
+    "correction_of",
     "end_match",
     "finished",
+    "follow_instruction",
     "go_on_with_match",
     "take_in",
     "used_fields",
@@ -61,6 +95,42 @@ _SECOND_OF_ABOVE = tl.constexpr(int(Field.SECOND_OF_ABOVE))
 _ABOVE_THAT = tl.constexpr(int(Field.ABOVE_THAT))
 _BEGINNING = tl.constexpr(int(Field.BEGINNING))
 _GAPS = tl.constexpr(int(Field.GAPS))
+_CODE = tl.constexpr(int(Field.CODE))
+_PART = tl.constexpr(int(Field.PART))
+_CODE_1 = tl.constexpr(int(Field.CODE_BEFORE))
+_CODE_2 = tl.constexpr(int(Field.CODE_BEFORE_2))
+_CODE_3 = tl.constexpr(int(Field.CODE_BEFORE_3))
+_OPCODES = tl.constexpr(int(Field.OPCODES))
+_OPERAND = tl.constexpr(int(Field.OPERAND))
+_FOLLOWED_CODE = tl.constexpr(int(Field.FOLLOWED_CODE))
+_LANE_CODE = tl.constexpr(LANE_CODE)
+_LANE_PART = tl.constexpr(LANE_PART)
+_LANE_CODE_1 = tl.constexpr(LANE_CODE_1)
+_LANE_CODE_2 = tl.constexpr(LANE_CODE_2)
+_LANE_CODE_3 = tl.constexpr(LANE_CODE_3)
+_LANE_OPCODES = tl.constexpr(LANE_OPCODES)
+_LANE_OPERAND = tl.constexpr(LANE_OPERAND)
+_CODES = tl.constexpr(CODES)
+_IN_MODRM, _IN_SIB, _IN_DISPLACEMENT, _IN_IMMEDIATE, _IN_VEX = (tl.constexpr(i) for i in range(4, 9))
+_NARROWS, _WIDENS, _HAS_MODRM, _IS_GROUP_3, _IS_PREFIX, _IS_ESCAPE, _IS_VEX = (
+    tl.constexpr(flag) for flag in (NARROWS, WIDENS, MODRM, GROUP_3, PREFIX, ESCAPE, VEX)
+)
+_PREFIX_BITS = tl.constexpr(PREFIX_BITS)
+_WHERE = tl.constexpr(0xFFF)
+_WHICH = tl.constexpr(0x300FFFF)
+_LETTERS = tl.constexpr(int(Field.LETTERS))
+_SPOKEN = tl.constexpr(int(Field.SPOKEN))
+_SPOKEN_1 = tl.constexpr(int(Field.SPOKEN_BEFORE))
+_INSIDE = tl.constexpr(int(Field.INSIDE))
+_TAG = tl.constexpr(int(Field.TAG))
+_TAG_OUTSIDE = tl.constexpr(int(Field.TAG_OUTSIDE))
+_SIGNS = tl.constexpr(int(Field.SIGNS))
+_SIGNS_LONG = tl.constexpr(int(Field.SIGNS_LONG))
+_FIELD_ABOVE = tl.constexpr(int(Field.FIELD_ABOVE))
+_TOKEN = tl.constexpr(int(Field.TOKEN))
+_TOKEN_ABOVE = tl.constexpr(int(Field.TOKEN_ABOVE))
+_SHAPE = tl.constexpr(int(Field.SHAPE))
+_PARAGRAPH = tl.constexpr(int(Field.PARAGRAPH))
 _LANE_WORD = tl.constexpr(LANE_WORD)
 _LANE_WORD_1 = tl.constexpr(LANE_WORD_1)
 _LANE_WORD_2 = tl.constexpr(LANE_WORD_2)
@@ -69,6 +139,29 @@ _LANE_LINE_BEFORE = tl.constexpr(LANE_LINE_BEFORE)
 _LANE_LINE_2 = tl.constexpr(LANE_LINE_2)
 _LANE_BEGINNING = tl.constexpr(LANE_BEGINNING)
 _LANE_GAPS = tl.constexpr(LANE_GAPS)
+_LANE_LETTERS = tl.constexpr(LANE_LETTERS)
+_LANE_SPOKEN = tl.constexpr(LANE_SPOKEN)
+_LANE_SPOKEN_1 = tl.constexpr(LANE_SPOKEN_1)
+_LANE_ESCAPED = tl.constexpr(LANE_ESCAPED)
+_LANE_DIGITS = tl.constexpr(LANE_DIGITS)
+_LANE_INSIDE = tl.constexpr(LANE_INSIDE)
+_LANE_SIGNS = tl.constexpr(LANE_SIGNS)
+_LANE_SIGNS_LONG = tl.constexpr(LANE_SIGNS_LONG)
+_LANE_TAGGING = tl.constexpr(LANE_TAGGING)
+_LANE_DEPTH = tl.constexpr(LANE_DEPTH)
+_LANE_NAME = tl.constexpr(LANE_NAME)
+_LANE_FIELD = tl.constexpr(LANE_FIELD)
+_LANE_FIELD_START = tl.constexpr(LANE_FIELD_START)
+_LANE_FIELD_ABOVE = tl.constexpr(LANE_FIELD_ABOVE)
+_LANE_FIELD_ABOVE_END = tl.constexpr(LANE_FIELD_ABOVE_END)
+_LANE_TOKEN = tl.constexpr(LANE_TOKEN)
+_LANE_TOKEN_ABOVE = tl.constexpr(LANE_TOKEN_ABOVE)
+_LANE_SHAPE = tl.constexpr(LANE_SHAPE)
+_LANE_PARAGRAPH = tl.constexpr(LANE_PARAGRAPH)
+_LANE_FIELD_STARTS = tl.constexpr(LANE_FIELD_STARTS)
+_LANE_TOKENS = tl.constexpr(LANE_TOKENS)
+_NAMES = tl.constexpr(NAMES)
+_COLUMNS = tl.constexpr(COLUMNS)
 _LANE_MATCH = tl.constexpr(LANE_MATCH)
 _LANE_LENGTH = tl.constexpr(LANE_LENGTH)
 _LANE_ERROR = tl.constexpr(LANE_ERROR)
@@ -77,6 +170,8 @@ _TAPS = tl.constexpr(TAPS)
 _PREDICTIONS = tl.constexpr(PREDICTIONS)
 _VERIFIED = tl.constexpr(VERIFIED)
 _WORD_FACTOR = tl.constexpr(WORD)
+_NIBBLE = tl.constexpr(NIBBLE)
+_WHOLE = tl.constexpr(0xFFFFFFFF)
 _FINISH_1 = tl.constexpr(0x85EBCA6B)
 _FINISH_2 = tl.constexpr(0xC2B2AE35)
 
@@ -87,13 +182,21 @@ def used_fields(plan: Plan, settings: Settings) -> tuple[bool, ...]:
     profile = PROFILES[plan.profile]
     fields = set(range(16)) | {Field.FOLLOWED_ONE, Field.FOLLOWED_TWO, Field.PLACE_OF_EIGHT}
     if profile.uses_text:
-        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE)) | set(range(Field.LEFT_OF_ABOVE, FIELDS))
+        fields |= set(range(Field.WORD, Field.FOLLOWED_ONE)) | set(range(Field.LEFT_OF_ABOVE, Field.GAPS + 1))
+    if profile.uses_markup or profile.uses_table:
+        fields |= {Field.SIGNS, Field.SIGNS_LONG}
+    if profile.uses_markup:
+        fields |= set(range(Field.LETTERS, Field.SIGNS))
+    if profile.uses_table:
+        fields |= set(range(Field.FIELD_ABOVE, Field.PARAGRAPH + 1))
     if profile.uses_record and plan.record:
         fields |= set(range(Field.ABOVE, Field.EIGHT_BEFORE))
     if profile.uses_floats:
         fields |= set(range(Field.EIGHT_BEFORE, Field.SAMPLE))
     if profile.uses_samples:
         fields |= set(range(Field.SAMPLE, Field.SAMPLE + 9))
+    if profile.uses_instructions:
+        fields |= set(range(Field.CODE, Field.FOLLOWED_CODE + 1))
     return tuple(field in fields and bool(known[field].any()) for field in range(FIELDS))
 
 
@@ -296,6 +399,60 @@ def _with_samples(
 
 
 @triton.jit
+def _code_and_part(state):
+    """Return what is known of the lane's instruction, and where in it one is, uint32."""
+    return tl.load(state + _LANE_CODE).to(tl.uint32), tl.load(state + _LANE_PART).to(tl.uint32)
+
+
+@triton.jit
+def _place_of_code(code, part):
+    """Return where what followed this part of this instruction is kept."""
+    return (finished(code * _WORD_FACTOR + (part & _WHERE)) & (_CODES - 1)).to(tl.int32)
+
+
+@triton.jit
+def correction_of(state):
+    """Return what the part of the lane's instruction chooses: weights, int32, and a correction, uint32."""
+    code, part = _code_and_part(state)
+    choice = ((part & 15) << 3) | ((part >> 4) & 7)
+    return choice.to(tl.int32), (code & _WHICH) * _WORD_FACTOR + (part & _WHERE) * _NIBBLE
+
+
+@triton.jit
+def _with_markup(hashes, masks, multipliers, state, USED: tl.constexpr):
+    """Return the hashes with what is known of markup and of text in pieces; twin of fill_markup."""
+    hashes = _with_field(hashes, masks, multipliers, _LETTERS, tl.load(state + _LANE_LETTERS), USED)
+    hashes = _with_field(hashes, masks, multipliers, _SPOKEN, tl.load(state + _LANE_SPOKEN), USED)
+    hashes = _with_field(hashes, masks, multipliers, _SPOKEN_1, tl.load(state + _LANE_SPOKEN_1), USED)
+    hashes = _with_field(hashes, masks, multipliers, _INSIDE, tl.load(state + _LANE_INSIDE), USED)
+    names, depth = state + _LANE_NAME, tl.load(state + _LANE_DEPTH)
+    hashes = _with_field(hashes, masks, multipliers, _TAG, tl.load(names + (depth & (_NAMES - 1))), USED)
+    outside = tl.load(names + ((depth - 1) & (_NAMES - 1)))
+    return _with_field(hashes, masks, multipliers, _TAG_OUTSIDE, outside, USED)
+
+
+@triton.jit
+def _with_table(hashes, masks, multipliers, row, state, step, USED: tl.constexpr):
+    """Return the hashes with what is known of a line's fields; twin of fill_table."""
+    into = (step - tl.load(state + _LANE_FIELD_START)).to(tl.int32)
+    start = tl.load(state + _LANE_FIELD_ABOVE).to(tl.int32)
+    end = tl.load(state + _LANE_FIELD_ABOVE_END).to(tl.int32)
+    line = tl.load(state + _LANE_LINE).to(tl.int32)
+    above = start + into
+    has_above = start >= 0
+    there = tl.load(row + above, mask=has_above & (above < end), other=0).to(tl.int32)
+    there = tl.where(has_above & (above >= end) & (above < line), 256, there)
+    following = tl.load(row + above + 1, mask=has_above & (above + 1 < end), other=0).to(tl.int32)
+    column = tl.minimum(tl.load(state + _LANE_FIELD), _COLUMNS - 1).to(tl.int32)
+    field = there | (following << 9) | (tl.minimum(into, 255) << 17) | (column << 25)
+    hashes = _with_field(hashes, masks, multipliers, _FIELD_ABOVE, field, USED)
+    hashes = _with_field(hashes, masks, multipliers, _TOKEN, tl.load(state + _LANE_TOKEN), USED)
+    hashes = _with_field(hashes, masks, multipliers, _TOKEN_ABOVE, tl.load(state + _LANE_TOKEN_ABOVE), USED)
+    hashes = _with_field(hashes, masks, multipliers, _SHAPE, tl.load(state + _LANE_SHAPE), USED)
+    return _with_field(hashes, masks, multipliers, _PARAGRAPH, tl.load(state + _LANE_PARAGRAPH), USED)
+
+
+@triton.jit
 def context_hashes(
     masks,
     multipliers,
@@ -303,6 +460,7 @@ def context_hashes(
     state,
     followed_one,
     followed_two,
+    followed_code,
     taps,
     tap_values,
     predictions,
@@ -316,6 +474,9 @@ def context_hashes(
     RECORDS: tl.constexpr,
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
+    INSTRUCTIONS: tl.constexpr,
+    MARKUP: tl.constexpr,
+    TABLE: tl.constexpr,
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
@@ -351,6 +512,13 @@ def context_hashes(
         hashes = _with_field(hashes, masks, multipliers, _ABOVE_THAT, field, USED)
         hashes = _with_field(hashes, masks, multipliers, _BEGINNING, tl.load(state + _LANE_BEGINNING), USED)
         hashes = _with_field(hashes, masks, multipliers, _GAPS, tl.load(state + _LANE_GAPS), USED)
+    if MARKUP or TABLE:
+        hashes = _with_field(hashes, masks, multipliers, _SIGNS, tl.load(state + _LANE_SIGNS), USED)
+        hashes = _with_field(hashes, masks, multipliers, _SIGNS_LONG, tl.load(state + _LANE_SIGNS_LONG), USED)
+    if MARKUP:
+        hashes = _with_markup(hashes, masks, multipliers, state, USED)
+    if TABLE:
+        hashes = _with_table(hashes, masks, multipliers, row, state, step, USED)
     hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_ONE, tl.load(followed_one + last), USED)
     field = tl.load(followed_two + ((last_2 << 8) | last))
     hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_TWO, field, USED)
@@ -398,6 +566,17 @@ def context_hashes(
             RECORD,
             USED,
         )
+    if INSTRUCTIONS:
+        code, part = _code_and_part(state)
+        hashes = _with_field(hashes, masks, multipliers, _CODE, code, USED)
+        hashes = _with_field(hashes, masks, multipliers, _PART, part, USED)
+        hashes = _with_field(hashes, masks, multipliers, _CODE_1, tl.load(state + _LANE_CODE_1), USED)
+        hashes = _with_field(hashes, masks, multipliers, _CODE_2, tl.load(state + _LANE_CODE_2), USED)
+        hashes = _with_field(hashes, masks, multipliers, _CODE_3, tl.load(state + _LANE_CODE_3), USED)
+        hashes = _with_field(hashes, masks, multipliers, _OPCODES, tl.load(state + _LANE_OPCODES), USED)
+        hashes = _with_field(hashes, masks, multipliers, _OPERAND, tl.load(state + _LANE_OPERAND), USED)
+        field = tl.load(followed_code + _place_of_code(code, part))
+        hashes = _with_field(hashes, masks, multipliers, _FOLLOWED_CODE, field, USED)
     return finished(hashes)
 
 
@@ -479,7 +658,111 @@ def end_match(match_places, moved, KIND: tl.constexpr, LEAST: tl.constexpr):
 
 
 @triton.jit
-def take_in(state, followed_one, step, byte, last):
+def _hashed(known, byte):
+    """Return int64, a hash of 32 bits with a byte more."""
+    return ((known.to(tl.uint32) + (byte + 1).to(tl.uint32)) * _WORD_FACTOR).to(tl.int64)
+
+
+@triton.jit
+def _signs(state, byte, last, other):
+    """Return the lane's last signs and their longer hash after the byte; twin of learn_signs."""
+    signs, longer = tl.load(state + _LANE_SIGNS), tl.load(state + _LANE_SIGNS_LONG)
+    takes = other & ((byte != 32) | (last != 32))
+    signs = tl.where(takes, ((signs << 8) | byte) & _WHOLE, signs)
+    return signs, tl.where(takes, _hashed(longer << 5, byte), longer)
+
+
+@triton.jit
+def _pieces(state, byte, small, letter, digit):
+    """Return what the lane has of text in pieces after the byte; twin of learn_pieces."""
+    letters, escaped = tl.load(state + _LANE_LETTERS), tl.load(state + _LANE_ESCAPED)
+    spoken, before = tl.load(state + _LANE_SPOKEN), tl.load(state + _LANE_SPOKEN_1)
+    digits, inside = tl.load(state + _LANE_DIGITS), tl.load(state + _LANE_INSIDE)
+    inside = tl.where(byte == 40, 1, tl.where(byte == 41, 0, inside))
+    in_escape = digit & (escaped > 0)
+    code = tl.where(escaped == 4, letters << 8, letters)
+    code = (code & -256) | (((code << 3) | (byte - 48)) & 255)
+    digits = tl.where(digit & (in_escape == 0), digits + 1, tl.where(in_escape, digits, 0))
+    is_space = (byte == 32) | (byte == 10) | (byte == 13) | (byte == 9)
+    gap = (in_escape == 0) & (letter == 0) & ((digits == 3) | is_space)
+    escaped = tl.where(in_escape, tl.where(escaped == 4, 2, escaped - 1), tl.where(byte == 92, 4, 0))
+    separated = tl.where(gap & ((letters & 255) > 0), letters << 8, letters)
+    letters = tl.where(in_escape, code, tl.where(letter, (letters << 8) | small, separated)) & _WHOLE
+    ends = gap & (spoken != 0)
+    before = tl.where(ends, spoken, before)
+    spoken = tl.where(in_escape | letter, _hashed(spoken, small), tl.where(ends, 0, spoken))
+    return letters, spoken, before, escaped, digits, inside
+
+
+@triton.jit
+def _tags(state, byte, last, letter):
+    """Return whether the lane is in a tag, how many are open, and the last one's name; twin of learn_tags."""
+    tagging, depth = tl.load(state + _LANE_TAGGING), tl.load(state + _LANE_DEPTH)
+    name = tl.load(state + _LANE_NAME + (depth & (_NAMES - 1)))
+    goes_on = (byte != 60) & (tagging > 0)
+    begins = goes_on & (last == 60)
+    tagging = tl.where(begins, tl.where(byte == 47, 3, tl.where(letter, 1, 0)), tagging)
+    opens = begins & (tagging == 1)
+    depth = tl.where(opens, depth + 1, depth)
+    name = tl.where(opens, 0, name)
+    in_name = goes_on & (tagging == 1)
+    ends = in_name & ((byte == 62) | (byte == 47) | (byte == 32) | (byte == 9) | (byte == 10))
+    tagging = tl.where(ends, 2, tagging)
+    longer = tl.where(in_name & (ends == 0), _hashed(name, byte), name)
+    closes = goes_on & (byte == 62)
+    # The name stays where it was, whatever is closed.
+    place = depth & (_NAMES - 1)
+    depth = tl.where(closes & ((tagging == 3) | ((tagging == 2) & (last == 47))), depth - 1, depth)
+    tagging = tl.where(byte == 60, 1, tl.where(closes, 0, tagging))
+    return tagging, depth, place, longer
+
+
+@triton.jit
+def _line_fields(state, step, byte, small, last, last_2, letter, digit, line, line_before):
+    """Return what the lane has of its line's fields after the byte; twin of learn_fields.
+
+    `line` and `line_before` are where lines begin after the byte.
+    """
+    shape, token = tl.load(state + _LANE_SHAPE), tl.load(state + _LANE_TOKEN)
+    number, paragraph = tl.load(state + _LANE_FIELD), tl.load(state + _LANE_PARAGRAPH)
+    start, above = tl.load(state + _LANE_FIELD_START), tl.load(state + _LANE_FIELD_ABOVE)
+    end, token_above = tl.load(state + _LANE_FIELD_ABOVE_END), tl.load(state + _LANE_TOKEN_ABOVE)
+    kind = tl.where(letter, 97, tl.where(digit, 48, byte))
+    kind = tl.where(byte >= 128, 128, tl.where(byte != small, 65, kind))
+    shape = _hashed(shape << 5, kind)
+    gap = (byte == 10) | (byte == 9) | (byte == 32) | (byte == 44) | (byte == 59) | (byte == 124)
+    ends = gap & ((byte != 32) | (last != 32))
+    ended, ended_token = tl.minimum(number, _COLUMNS - 1), token
+    token = tl.where(ends, 0, tl.where(gap, token, _hashed(token, byte)))
+    number = tl.where(ends, tl.where(byte == 10, 0, number + 1), number)
+    is_empty = (last == 10) | ((last == 13) & (last_2 == 10))
+    paragraph += ((byte == 10) & is_empty).to(tl.int64)
+    column = tl.minimum(number, _COLUMNS - 1)
+    its_start = tl.load(state + _LANE_FIELD_STARTS + column)
+    has_next = column < _COLUMNS - 1
+    following = tl.load(state + _LANE_FIELD_STARTS + column + 1, mask=has_next, other=-1)
+    # The line's only field has just given its token.
+    its_token = tl.where(column == ended, ended_token, tl.load(state + _LANE_TOKENS + column))
+    has_above = its_start >= line_before + (column > 0).to(tl.int64)
+    above = tl.where(ends, tl.where(has_above, its_start, -1), above)
+    end = tl.where(ends, tl.where(following > line_before, following, line), end)
+    token_above = tl.where(ends, tl.where(has_above, its_token, 0), token_above)
+    start = tl.where(gap, (step + 1).to(tl.int64), start)
+    return (
+        shape,
+        token,
+        number,
+        paragraph,
+        start,
+        above,
+        end,
+        token_above,
+        (gap, ends, column, ended, ended_token),
+    )
+
+
+@triton.jit
+def take_in(state, followed_one, step, byte, last, last_2, MARKUP: tl.constexpr, TABLE: tl.constexpr):
     """Take a byte into what the lane itself has seen; part of learn_lanes."""
     word = tl.load(state + _LANE_WORD)
     word_1 = tl.load(state + _LANE_WORD_1)
@@ -490,9 +773,22 @@ def take_in(state, followed_one, step, byte, last):
     beginning = tl.load(state + _LANE_BEGINNING)
     gaps = tl.load(state + _LANE_GAPS)
     followed = tl.load(followed_one + last).to(tl.int32)
-    tl.debug_barrier()
     small = tl.where((byte >= 65) & (byte <= 90), byte + 32, byte)
-    letter = ((small >= 97) & (small <= 122)) | (small >= 128) | ((small >= 48) & (small <= 57))
+    is_letter = ((small >= 97) & (small <= 122)) | (small >= 128)
+    is_digit = (small >= 48) & (small <= 57)
+    letter = is_letter | is_digit
+    if MARKUP or TABLE:
+        signs, signs_long = _signs(state, byte, last, letter == 0)
+    if MARKUP:
+        letters, spoken, spoken_1, escaped, digits, inside = _pieces(state, byte, small, is_letter, is_digit)
+        tagging, depth, place, name = _tags(state, byte, last, is_letter)
+    if TABLE:
+        line_after = tl.where(byte == 10, (step + 1).to(tl.int64), line)
+        line_before_after = tl.where(byte == 10, line, line_before)
+        fields = _line_fields(
+            state, step, byte, small, last, last_2, is_letter, is_digit, line_after, line_before_after
+        )
+    tl.debug_barrier()
     longer = ((word.to(tl.uint32) + (small + 1).to(tl.uint32)) * _WORD_FACTOR).to(tl.int64)
     ends = (word != 0) & (letter == 0)
     tl.store(state + _LANE_WORD_2, tl.where(ends, word_1, word_2))
@@ -506,3 +802,126 @@ def take_in(state, followed_one, step, byte, last):
     tl.store(state + _LANE_LINE_BEFORE, tl.where(byte == 10, line, line_before))
     tl.store(state + _LANE_LINE, tl.where(byte == 10, (step + 1).to(tl.int64), line))
     tl.store(followed_one + last, (((followed << 8) | byte) & 0xFFFF).to(tl.uint16))
+    if MARKUP or TABLE:
+        tl.store(state + _LANE_SIGNS, signs)
+        tl.store(state + _LANE_SIGNS_LONG, signs_long)
+    if MARKUP:
+        tl.store(state + _LANE_LETTERS, letters)
+        tl.store(state + _LANE_SPOKEN, spoken)
+        tl.store(state + _LANE_SPOKEN_1, spoken_1)
+        tl.store(state + _LANE_ESCAPED, escaped)
+        tl.store(state + _LANE_DIGITS, digits)
+        tl.store(state + _LANE_INSIDE, inside)
+        tl.store(state + _LANE_TAGGING, tagging)
+        tl.store(state + _LANE_DEPTH, depth)
+        tl.store(state + _LANE_NAME + place, name)
+    if TABLE:
+        shape, token, number, paragraph, start, above, end, token_above, kept = fields
+        gap, ends, column, ended, ended_token = kept
+        tl.store(state + _LANE_SHAPE, shape)
+        tl.store(state + _LANE_TOKEN, token)
+        tl.store(state + _LANE_FIELD, number)
+        tl.store(state + _LANE_PARAGRAPH, paragraph)
+        tl.store(state + _LANE_FIELD_START, start)
+        tl.store(state + _LANE_FIELD_ABOVE, above)
+        tl.store(state + _LANE_FIELD_ABOVE_END, end)
+        tl.store(state + _LANE_TOKEN_ABOVE, token_above)
+        tl.store(state + _LANE_TOKENS + ended, ended_token, mask=ends)
+        tl.store(state + _LANE_FIELD_STARTS + column, start, mask=gap)
+
+
+@triton.jit
+def follow_instruction(state, followed_code, instructions, byte):
+    """Take a byte into what the lane knows of its instruction; twin of follow_instruction.
+
+    What each part would make of the byte is worked out, and the one that it is in is chosen.
+    """
+    code, part = _code_and_part(state)
+    code_1, code_2 = tl.load(state + _LANE_CODE_1), tl.load(state + _LANE_CODE_2)
+    opcodes = tl.load(state + _LANE_OPCODES).to(tl.uint32)
+    operand = tl.load(state + _LANE_OPERAND).to(tl.uint32)
+    followed_code += _place_of_code(code, part)
+    followed = tl.load(followed_code).to(tl.int32)
+    kind, place = (part & 15).to(tl.int32), ((part >> 4) & 15).to(tl.int32)
+    size, then = ((part >> 8) & 15).to(tl.int32), ((part >> 12) & 15).to(tl.int32)
+    in_opcode = kind < _IN_MODRM
+    known = tl.load(instructions + kind * 256 + byte, mask=in_opcode, other=0)
+    tl.debug_barrier()
+    bits = byte.to(tl.uint32)
+    is_prefix = (known & _IS_PREFIX) != 0
+    is_escape = (known & _IS_ESCAPE) != 0
+    is_vex = (known & _IS_VEX) != 0
+    is_opcode = in_opcode & ((known & (_IS_PREFIX | _IS_ESCAPE | _IS_VEX)) == 0)
+    in_modrm, in_sib = kind == _IN_MODRM, kind == _IN_SIB
+    in_vex = kind == _IN_VEX
+    in_operand = (kind == _IN_DISPLACEMENT) | (kind == _IN_IMMEDIATE)
+
+    # What is known.
+    by_prefix = code | ((known.to(tl.uint32) >> _PREFIX_BITS) << 26)
+    by_rex = (code & 0x1FFFFFFF) | ((bits & 8) << 26) | ((bits & 4) << 28) | ((bits & 1) << 31)
+    by_prefix = tl.where((byte >> 4) == 4, by_rex, by_prefix)
+    by_opcode = (code & 0xFCFFFF00) | bits | (kind.to(tl.uint32) << 24)
+    by_vex = tl.where((place == 0) & (size > 1), (code & 0xFCFFFFFF) | ((bits & 3) << 24), code)
+    map_of_vex = tl.where(size == 1, 1, ((by_vex >> 24) & 3).to(tl.int32))
+    now = tl.where(is_prefix, by_prefix, code)
+    now = tl.where(is_vex, (code & 0xFFFFFF00) | bits, now)
+    now = tl.where(is_opcode, by_opcode, now)
+    now = tl.where(in_modrm, code | (bits << 8), now)
+    now = tl.where(in_sib, code | (bits << 16), now)
+    now = tl.where(in_vex, by_vex, now)
+
+    # What the opcode says of what is behind it.
+    immediate = known & 7
+    immediate = tl.where(((known & _NARROWS) != 0) & (((by_opcode >> 26) & 1) != 0), 2, immediate)
+    immediate = tl.where(((known & _WIDENS) != 0) & (((by_opcode >> 29) & 1) != 0), 8, immediate)
+    has_modrm = (known & _HAS_MODRM) != 0
+    mod, rm = byte >> 6, byte & 7
+    if_group_3 = tl.where(((byte >> 3) & 7) < 2, then & 7, 0)
+    of_modrm = tl.where((then & 8) != 0, if_group_3, then)
+    displacement = tl.where((mod == 2) | ((mod == 0) & (rm == 5)), 4, tl.where(mod == 1, 1, 0))
+    displacement = tl.where(in_sib, tl.where((size == 0) & (rm == 5), 4, size), displacement)
+    behind = tl.where(in_modrm, of_modrm, then)
+    to_sib = in_modrm & (mod < 3) & (rm == 4)
+    in_address = in_modrm | in_sib
+    skips = in_address & (to_sib == 0) & (displacement == 0)
+    whole = place + 1 == size
+    to_immediate = in_operand & whole & (kind == _IN_DISPLACEMENT) & (then > 0)
+    ends = is_opcode & (has_modrm == 0) & (immediate == 0)
+    ends = ends | (skips & (behind == 0)) | (in_operand & whole & (to_immediate == 0))
+
+    after_opcode = tl.where(has_modrm, _IN_MODRM, _IN_IMMEDIATE)
+    after_address = tl.where(to_sib, _IN_SIB, tl.where(skips, _IN_IMMEDIATE, _IN_DISPLACEMENT))
+    after_escape = tl.where(kind == 0, 1, tl.where(byte == 0x38, 2, 3))
+    after_vex = tl.where(whole, tl.maximum(map_of_vex, 1), _IN_VEX)
+    to = tl.where(is_escape, after_escape, kind)
+    to = tl.where(is_vex, _IN_VEX, to)
+    to = tl.where(is_opcode, after_opcode, to)
+    to = tl.where(in_address, after_address, to)
+    to = tl.where(in_vex, after_vex, to)
+    to = tl.where(to_immediate, _IN_IMMEDIATE, to)
+
+    steps = (in_vex & (whole == 0)) | (in_operand & (to_immediate == 0))
+    to_place = tl.where(steps, place + 1, tl.where(is_prefix | is_escape, place, 0))
+    of_vex = tl.where(byte == 0x62, 3, tl.where(byte == 0xC4, 2, 1))
+    to_size = tl.where(is_vex, of_vex, size)
+    to_size = tl.where(is_opcode, tl.where(has_modrm, 0, immediate), to_size)
+    to_size = tl.where(in_address, tl.where(skips, behind, displacement), to_size)
+    to_size = tl.where(in_vex & whole, 0, to_size)
+    to_size = tl.where(to_immediate, then, to_size)
+    of_opcode = tl.where((known & _IS_GROUP_3) != 0, immediate | 8, immediate)
+    to_then = tl.where(is_opcode, tl.where(has_modrm, of_opcode, 0), then)
+    to_then = tl.where(in_address, tl.where(skips, 0, behind), to_then)
+    to_then = tl.where(to_immediate, 0, to_then)
+    to_operand = tl.where(in_operand, (operand << 8) | bits, operand)
+    to_operand = tl.where(to_immediate | ends, 0, to_operand)
+
+    moved = (to | (to_place << 4) | (to_size << 8) | (to_then << 12)).to(tl.int64)
+    longer = (opcodes << 8) | ((now + 0x4D * ((now >> 24) & 3)) & 255)
+    tl.store(state + _LANE_CODE_3, code_2, mask=ends)
+    tl.store(state + _LANE_CODE_2, code_1, mask=ends)
+    tl.store(state + _LANE_CODE_1, now.to(tl.int64), mask=ends)
+    tl.store(state + _LANE_OPCODES, longer.to(tl.int64), mask=ends)
+    tl.store(state + _LANE_CODE, tl.where(ends, 0, now).to(tl.int64))
+    tl.store(state + _LANE_PART, tl.where(ends, 0, moved))
+    tl.store(state + _LANE_OPERAND, to_operand.to(tl.int64))
+    tl.store(followed_code, (((followed << 8) | byte) & 0xFFFF).to(tl.uint16))

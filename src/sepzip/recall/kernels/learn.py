@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...exact.kernels.elements import follow
 from ..profiles import INPUTS
 from ..state import (
     APM_COUNT_MOST,
@@ -21,6 +22,7 @@ from ..state import (
     SLOT_COUNT_MOST,
 )
 from .predict import FREE, count_of
+from .recurrent import take_slopes
 
 __all__ = ["CELLS_A_PROGRAM", "ROWS_A_PROGRAM", "apply_kernel", "count_kernel"]
 
@@ -231,6 +233,7 @@ def count_kernel(
 
     Programs are a lane each; then cells of maps; then rows of the mixer; and one for the lengths of matches.
     """
+    follow()
     program = tl.program_id(0)
     step = tl.load(position)
     cell_programs = (CONTEXTS * _CELLS + CELLS_A_PROGRAM - 1) // CELLS_A_PROGRAM
@@ -284,13 +287,20 @@ def apply_kernel(
     places,
     checks,
     slot_counts,
+    totals,
+    window_slopes,
+    window_places,
     position,
     lanes,
     CONTEXTS: tl.constexpr,
     bucket_bits,
+    RECURRENT: tl.constexpr,
 ):
     """Update the buckets that a lane's nibble has claimed, a program each, and count the step."""
+    follow()
     number = tl.program_id(0)
+    if RECURRENT:
+        take_slopes(totals, window_slopes, window_places, number, lanes)
     context = tl.arange(0, _INPUTS)
     place = tl.load(places + number * _INPUTS + context)
     check = tl.load(checks + number * _INPUTS + context)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...exact.kernels.elements import follow
 from ..functions import SQUASH_MOST
 from ..profiles import INPUTS, NIBBLE
 from ..state import (
@@ -17,6 +18,8 @@ from ..state import (
     APM_POINTS,
     APM_STEP,
     CELLS,
+    CLASS_WIDTH,
+    CODES,
     KINDS,
     LANE_LENGTH,
     LANE_MATCH,
@@ -31,7 +34,16 @@ from ..state import (
     SLOT_COUNT_MOST,
     TAPS,
 )
-from .fields import begin_match, context_hashes, end_match, finished, go_on_with_match, take_in
+from .fields import (
+    begin_match,
+    context_hashes,
+    correction_of,
+    end_match,
+    finished,
+    follow_instruction,
+    go_on_with_match,
+    take_in,
+)
 
 __all__ = ["FREE", "count_of", "predict_kernel"]
 
@@ -52,6 +64,9 @@ _LENGTHS = tl.constexpr(LENGTHS)
 _MATCH_LEAST_0 = tl.constexpr(MATCH_LEAST[0])
 _MATCH_LEAST_1 = tl.constexpr(MATCH_LEAST[1])
 _CELLS = tl.constexpr(CELLS)
+_CLASS_WIDTH = tl.constexpr(CLASS_WIDTH)
+_CLASSES_MOST = tl.constexpr(32 * CLASS_WIDTH)
+_CODES = tl.constexpr(CODES)
 _KINDS = tl.constexpr(KINDS)
 _SLOT_COUNT_MOST = tl.constexpr(SLOT_COUNT_MOST)
 _RECENT = tl.constexpr(RECENT)
@@ -65,7 +80,6 @@ _NIBBLE = tl.constexpr(NIBBLE)
 _CONSTANT = tl.constexpr(256)
 _LEAST = tl.constexpr(2)
 _MOST = tl.constexpr(65536 - _LEAST.value)
-_TOTAL = tl.constexpr(1 << 24)
 _WHOLE = tl.constexpr(0xFFFFFFFF)
 _HALF = tl.constexpr(1 << 12)
 
@@ -97,7 +111,7 @@ def count_of(slot):
 
 
 @triton.jit
-def _cell_of(slot):
+def _cell_of(stretch, slot):
     """Return the cell of a slot's count, last two bits and probability."""
     count = count_of(slot)
     kind = tl.where(count < 127, 11, 12)
@@ -105,7 +119,9 @@ def _cell_of(slot):
     kind = tl.where(count < 32, 9, kind)
     kind = tl.where(count < 16, 8, kind)
     kind = tl.where(count < 8, count, kind)
-    return (kind * 4 + (slot >> _RECENT)) * 64 + (((slot & 0xFFFF) ^ 0x8000) >> 10)
+    stretched = tl.load(stretch + (((slot & 0xFFFF) ^ 0x8000) >> 4)).to(tl.int32)
+    stretched = tl.minimum(tl.maximum(stretched, -_CLASSES_MOST), _CLASSES_MOST - 1)
+    return (kind * 4 + (slot >> _RECENT)) * 64 + (stretched + _CLASSES_MOST) // _CLASS_WIDTH
 
 
 @triton.jit
@@ -172,7 +188,7 @@ def _match_inputs(seen, bit_number, length, matched, size):
 
 @triton.jit
 def _rows_and_contexts(
-    seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
+    seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
 ):
     """Return the mixer's rows of the third and fourth set and the contexts of what corrects it."""
     holds_0, _ = _expected(seen, bit_number, length_0, matched_0)
@@ -182,21 +198,8 @@ def _rows_and_contexts(
     kind = tl.where(best == 0, 0, tl.where(best < 16, 1, 2))
     row_2 = (longest * 8 + bit_number) * 4 + kind + 2 * _ROWS
     row_3 = choice * 8 + bit_number + 3 * _ROWS
-    apm_1 = finished(((last_2 << 8) | seen).to(tl.uint32) + 1) & (_APM_CONTEXTS - 1)
+    apm_1 = finished(seen.to(tl.uint32) + correction) & (_APM_CONTEXTS - 1)
     return row_2, row_3, (last << 8) | seen, apm_1.to(tl.int32) + _APM_CONTEXTS
-
-
-@triton.jit
-def _by_network(stretch, starts, seen, bit_number):
-    """Return the stretched probability of a 1 that a network's frequencies give after the bits `seen`."""
-    left = 8 - bit_number
-    first = (seen << left) & 255
-    last = first + (1 << left)
-    start = tl.load(starts + first)
-    middle = tl.load(starts + first + (1 << (left - 1)))
-    end = tl.load(starts + last, mask=last < 256, other=_TOTAL)
-    part = ((end - middle).to(tl.int64) << 12) // (end - start)
-    return tl.load(stretch + (part & 4095).to(tl.int32)).to(tl.int32)
 
 
 @triton.jit
@@ -217,7 +220,7 @@ def _predict_nodes(
     apm,
     weights,
     final_weights,
-    network,
+    logits,
     seen,
     bit_number,
     node,
@@ -225,7 +228,7 @@ def _predict_nodes(
     found,
     longest,
     last,
-    last_2,
+    correction,
     length_0,
     matched_0,
     size_0,
@@ -235,7 +238,7 @@ def _predict_nodes(
     choice,
     CONTEXTS: tl.constexpr,
     bucket_bits,
-    NETWORK: tl.constexpr,
+    RECURRENT: tl.constexpr,
 ):
     """Predict the bits that follow the bits `seen`, which are `node` of a nibble, all int32 [nodes].
 
@@ -248,7 +251,7 @@ def _predict_nodes(
     slot = tl.load(at, mask=found & (node >= 0)[:, None], other=0).to(tl.int32)
     # Whatever depends on nothing else is loaded before it is waited for.
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
+        seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
     )
     weight_0, weight_2 = _weights_of(weights, seen), _weights_of(weights, row_2)
     weight_3 = _weights_of(weights, row_3)
@@ -259,7 +262,7 @@ def _predict_nodes(
 
     # A bucket's head, where it stands for a node, has seen nothing.
     known = count_of(slot) > 0
-    cell = _cell_of(slot)
+    cell = _cell_of(stretch, slot)
     x = tl.load(cell_stretch + context * _CELLS + cell, mask=known, other=0).to(tl.int32)
 
     first, second = _match_inputs(seen, bit_number, length_0, matched_0, size_0)
@@ -269,9 +272,8 @@ def _predict_nodes(
     x = tl.where(context == CONTEXTS + 2, first[:, None], x)
     x = tl.where(context == CONTEXTS + 3, second[:, None], x)
     x = tl.where(context == CONTEXTS + 4, _CONSTANT, x)
-    if NETWORK:
-        first = _by_network(stretch, network, seen, bit_number)
-        x = tl.where(context == CONTEXTS + 5, first[:, None], x)
+    if RECURRENT:
+        x = tl.where(context == CONTEXTS + 5, tl.load(logits + seen)[:, None], x)
     out_0, out_1 = _dot(x, weight_0), _dot(x, weight_1)
     out_2, out_3 = _dot(x, weight_2), _dot(x, weight_3)
     mixed = out_0.to(tl.int64) * final_0 + out_1.to(tl.int64) * final_1
@@ -331,7 +333,7 @@ def _count(
     longest,
     choice,
     last,
-    last_2,
+    correction,
     length_0,
     matched_0,
     length_1,
@@ -344,7 +346,7 @@ def _count(
     out_2, out_3 = (outputs_2 & 8191) - _HALF, ((outputs_2 >> 13) & 8191) - _HALF
     near = (outputs >> 26) & 63
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, choice, last, last_2, length_0, matched_0, length_1, matched_1
+        seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
     )
     one = bit << 16
     seen_as = tl.where(bit > 0, 65536, 1)
@@ -502,6 +504,7 @@ def predict_kernel(
     masks,
     kinds,
     orders,
+    instructions,
     slots,
     cell_stretch,
     lengths,
@@ -513,11 +516,12 @@ def predict_kernel(
     state,
     followed_one,
     followed_two,
+    followed_code,
     matches,
     taps,
     tap_values,
     predictions,
-    network,
+    logits,
     lows,
     highs,
     codes,
@@ -550,12 +554,16 @@ def predict_kernel(
     RECORDS: tl.constexpr,
     SAMPLES: tl.constexpr,
     FLOATS: tl.constexpr,
+    INSTRUCTIONS: tl.constexpr,
+    MARKUP: tl.constexpr,
+    TABLE: tl.constexpr,
     RECORD: tl.constexpr,
     SAMPLE: tl.constexpr,
     BIG_ENDIAN: tl.constexpr,
-    NETWORK: tl.constexpr,
+    RECURRENT: tl.constexpr,
     DECODES: tl.constexpr,
 ):
+    follow()
     lane = tl.program_id(0)
     step = tl.load(position)
     pitch = steps + _PAD
@@ -563,7 +571,9 @@ def predict_kernel(
     row = history + lane.to(tl.int64) * pitch
     state += lane * _LANE_NUMBERS
     followed_one += lane * 256
-    network += lane * 256
+    if INSTRUCTIONS:
+        followed_code += lane * _CODES
+    logits += lane * 256
     active = (step < steps - 1) | (lane < longer)
     last = tl.load(row + (step - 1)).to(tl.int32)
     before = tl.load(row + (step - 2)).to(tl.int32)
@@ -599,6 +609,7 @@ def predict_kernel(
         state,
         followed_one,
         followed_two,
+        followed_code,
         taps + lane * _TAPS,
         tap_values + lane * _TAPS,
         predictions + lane * _PREDICTIONS,
@@ -612,6 +623,9 @@ def predict_kernel(
         RECORDS,
         SAMPLES,
         FLOATS,
+        INSTRUCTIONS,
+        MARKUP,
+        TABLE,
         RECORD,
         SAMPLE,
         BIG_ENDIAN,
@@ -622,11 +636,13 @@ def predict_kernel(
     place_0, check_0, found_0, longest = _choose_buckets(looked_up, CONTEXTS)
     at_0, length_0, matched_0 = end_match(match_places + 2 * lane, moved_0, 0, _MATCH_LEAST_0)
     at_1, length_1, matched_1 = end_match(match_places + 2 * lane, moved_1, 1, _MATCH_LEAST_1)
-    last_2 = last | (before << 8)
+    correction = ((last << 8) | (before << 16)).to(tl.uint32) + 1
     # What chooses weights of the fourth set.
     third = tl.load(row + (step - 3)).to(tl.int32)
     choice = tl.load(kinds + before) + _KINDS * tl.load(kinds + third)
     choice = tl.load(kinds + last) + _KINDS * choice
+    if INSTRUCTIONS:
+        choice, correction = correction_of(state)
     if RECORD:
         choice = tl.where(columns > 0, place_in_all % tl.maximum(columns, 1), choice)
     size_0 = tl.sum(tl.where(group == _length_class(length_0), sizes_0, 0), 0)
@@ -647,7 +663,7 @@ def predict_kernel(
             apm,
             weights,
             final_weights,
-            network,
+            logits,
             seen_0,
             quarter,
             node,
@@ -655,7 +671,7 @@ def predict_kernel(
             found_0[None, :],
             longest,
             last,
-            last_2,
+            correction,
             length_0,
             matched_0,
             size_0,
@@ -665,7 +681,7 @@ def predict_kernel(
             choice,
             CONTEXTS,
             bucket_bits,
-            NETWORK,
+            RECURRENT,
         )
         upper, low, high, code, at = _decode_nibble(predicted_0[0], low, high, code, at, data, end)
         upper = tl.where(active, upper, 0)
@@ -681,7 +697,7 @@ def predict_kernel(
             apm,
             weights,
             final_weights,
-            network,
+            logits,
             seen_1,
             quarter + 4,
             node,
@@ -689,7 +705,7 @@ def predict_kernel(
             found_1[None, :],
             longest,
             last,
-            last_2,
+            correction,
             length_0,
             matched_0,
             size_0,
@@ -699,7 +715,7 @@ def predict_kernel(
             choice,
             CONTEXTS,
             bucket_bits,
-            NETWORK,
+            RECURRENT,
         )
         lower, low, high, code, at = _decode_nibble(predicted_1[0], low, high, code, at, data, end)
         lower = tl.where(active, lower, 0)
@@ -733,7 +749,7 @@ def predict_kernel(
             apm,
             weights,
             final_weights,
-            network,
+            logits,
             seen,
             bit_number,
             (seen & ((1 << quarter) - 1)) | (1 << quarter),
@@ -741,7 +757,7 @@ def predict_kernel(
             (is_upper & found_0[None, :]) | ((is_upper == 0) & found_1[None, :]),
             longest,
             last,
-            last_2,
+            correction,
             length_0,
             matched_0,
             size_0,
@@ -751,7 +767,7 @@ def predict_kernel(
             choice,
             CONTEXTS,
             bucket_bits,
-            NETWORK,
+            RECURRENT,
         )
         for i in tl.static_range(8):
             probability = tl.sum(tl.where(bit_number == i, probabilities, 0), 0)
@@ -776,7 +792,7 @@ def predict_kernel(
         longest,
         choice,
         last,
-        last_2,
+        correction,
         length_0,
         matched_0,
         length_1,
@@ -789,7 +805,9 @@ def predict_kernel(
     _claim(claims, places, checks, place_1, check_1, found_1, lane, 1, CONTEXTS, bucket_bits)
     # The largest lane decides what followed a pair of bytes.
     tl.atomic_max(followers + ((before << 8) | last), (step + 1) * lanes + lane, sem="relaxed")
-    take_in(state, followed_one, step, byte, last)
+    take_in(state, followed_one, step, byte, last, before, MARKUP, TABLE)
+    if INSTRUCTIONS:
+        follow_instruction(state, followed_code, instructions, byte)
     tl.store(state + _LANE_MATCH, at_0.to(tl.int64))
     tl.store(state + _LANE_MATCH + 1, at_1.to(tl.int64))
     tl.store(state + _LANE_LENGTH, length_0.to(tl.int64))
