@@ -22,15 +22,15 @@ from sepzip.recall.plan import Plan
 from sepzip.segment import coded_block_size
 
 GROUPS = {
-    "orders above 2": "o3 o4 o5 o6 o7 o8 o12 o16",
-    "words": "w ww ws www w1c w12 o2w2 wc wi2",
+    "orders above 2": "o3 o4 o5 o6 o8 o12 o16",
+    "words": "w ww ws w1c o2w2 wc",
     "line above, column": "la lc",
     "sparse": "s2 s3 s4 s23 s13 s34 s24 s345 sm sm5 sm6 sm7",
     "letters alone": "ps pss pso psg pl pl3 plo pg pi1",
     "signs": "g1 gl pg psg",
     "open elements": "t1 tw",
     "field above": "fa fa2 ft",
-    "followers": "i1 i2 pi1 wi2",
+    "followers": "i1 i2 pi1",
     "record above": "r1 r2 r3 r4 r5 r6 rd",
     "record's column": "rc1 rc2 r1 r5",
     "predicted samples": "n1 n2 n3 n4 n5 n6 n7 n8 n9",

@@ -113,12 +113,8 @@ class DeviceMemory:
         self._bucket_bits = buckets.bit_length() - 1
         rows = len(memory.weights)
         self.position = zeros(1)
-        self._has_network = memory.recurrent is not None
-        if not self._has_network:
-            # Kernels that have no use for them take no empty ones.
-            self._window_slopes = zeros(1)
-        else:
-            self._window_slopes = self.tensors["window_slopes"]
+        # Without a network a kernel has no use for them, but takes some.
+        self._window_slopes = self.tensors.get("window_slopes", self.position)
         self._logits = zeros(lanes, 256)
         self._window_places = zeros(lanes)
         self._totals = zeros(lanes, LAYERS * UNITS)
@@ -156,7 +152,7 @@ class DeviceMemory:
         plan, settings, memory = self.plan, self.settings, self.tensors
         profile = PROFILES[plan.profile]
         match_mask = memory["matches"].shape[1] - 1
-        if self._has_network:
+        if settings.recurrent:
             self._forward()
         predict_kernel[(self.lanes,)](
             memory["stretch"],
@@ -221,7 +217,7 @@ class DeviceMemory:
             RECORD=plan.record > 0,
             SAMPLE=plan.sample,
             BIG_ENDIAN=plan.big_endian > 0,
-            RECURRENT=self._has_network,
+            RECURRENT=settings.recurrent > 0,
             DECODES=decodes,
             num_warps=DECODE_WARPS if decodes else ENCODE_WARPS,
             **CHAINED,
@@ -263,7 +259,7 @@ class DeviceMemory:
             num_warps=1,
             **CHAINED,
         )
-        if self._has_network:
+        if settings.recurrent:
             self._learn()
         apply_kernel[(2 * self.lanes,)](
             memory["reciprocal"],
@@ -279,7 +275,7 @@ class DeviceMemory:
             self.lanes,
             CONTEXTS=settings.contexts,
             bucket_bits=self._bucket_bits,
-            RECURRENT=self._has_network,
+            RECURRENT=settings.recurrent > 0,
             num_warps=1,
             **CHAINED,
         )
@@ -341,6 +337,6 @@ class DeviceMemory:
         """Return a copy of the memory on the host, for which this waits."""
         copies: dict[str, Any] = {name: x.cpu().numpy().copy() for name, x in self.tensors.items()}
         recurrent = None
-        if self._has_network:
+        if self.settings.recurrent:
             recurrent = Recurrent(**{name: copies.pop(name) for name in Recurrent._fields})
         return Memory(**copies, recurrent=recurrent)

@@ -1,4 +1,4 @@
-"""The memory's functions of one number, as tables of integers that are the same everywhere.
+"""The memory's functions of one number, most as tables of integers that are the same everywhere.
 
 A probability is 16 bits, that of a 1; its *stretch* is ln(p / (1 - p)) in 256ths, and *squash* the inverse.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SQUASH_MOST", "Functions", "functions"]
+__all__ = ["SQUASH_MOST", "Functions", "finished", "functions"]
 
 SQUASH_MOST = 3071
 """The largest size of a number that is squashed."""
@@ -37,6 +37,13 @@ class Functions(NamedTuple):
     squash: NDArray[np.int32]
     root: NDArray[np.int32]
     reciprocal: NDArray[np.int64]
+
+
+def finished(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return numbers, uint32, as good as independent of those of other x: the last step of a hash."""
+    x = (x ^ x >> np.uint32(15)) * np.uint32(0x85EBCA6B)
+    x = (x ^ x >> np.uint32(13)) * np.uint32(0xC2B2AE35)
+    return x ^ x >> np.uint32(16)
 
 
 @cache

@@ -60,9 +60,7 @@ def settings_of(plan: Plan, model: ModelSettings, size: int) -> Settings:
     columns = plan.record if plan.record < _COLUMNS_MOST else 0
     # What is read before takes its slots as well.
     bits = table_bits(model, size + PRIMER_SIZE if plan.primer else size)
-    return Settings(
-        contexts, bits, plan.record, columns, plan.sample, plan.big_endian, model.recurrent
-    )
+    return Settings(contexts, bits, plan.record, columns, plan.sample, plan.big_endian, model.recurrent)
 
 
 def uses_of(plan: Plan) -> tuple[bool, ...]:

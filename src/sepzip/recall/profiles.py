@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .functions import finished
+
 __all__ = [
     "FIELDS",
     "INPUTS",
@@ -90,23 +92,13 @@ FIELDS = 72
 
 _ALL = 0xFFFFFFFF
 
-
-
-def _multiplier(number: int) -> int:
-    """Return an odd number of 32 bits, as good as independent of those of other numbers."""
-    x = number + 1
-    x = (x ^ x >> 15) * 0x85EBCA6B & _ALL
-    x = (x ^ x >> 13) * 0xC2B2AE35 & _ALL
-    return x ^ x >> 16 | 1
-
-
 NIBBLE = 0x9E3779B1
 """By which the bits of a byte's first half are multiplied in the hash of the second's bucket."""
 
 WORD = 0x2F0B4C47
 """By which the hash of a word is multiplied for each of its bytes."""
 
-MULTIPLIERS = np.array([_multiplier(number) for number in range(FIELDS)], np.uint32)
+MULTIPLIERS = finished(np.arange(1, FIELDS + 1, dtype=np.uint32)) | np.uint32(1)
 """uint32 [fields]: by which fields are multiplied in a hash."""
 
 
@@ -135,11 +127,10 @@ def _code(mask: int, *others: int) -> dict[int, int]:
 
 
 _CONTEXTS: dict[str, dict[int, int]] = {
-    **{f"o{count}": _order(count) for count in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16)},
+    **{f"o{count}": _order(count) for count in (1, 2, 3, 4, 5, 6, 8, 12, 16)},
     "w": _fields(Field.WORD, _LAST_1),
     "ww": _fields(Field.WORD, _LAST_1, Field.WORD_BEFORE),
     "ws": _fields(Field.WORD, _LAST_1, Field.WORD_BEFORE_THAT),
-    "www": _fields(Field.WORD, _LAST_1, Field.WORD_BEFORE, Field.WORD_BEFORE_THAT),
     "w1c": _fields(Field.WORD_BEFORE, _LAST_1, _LAST_2),
     "lc": _fields(Field.COLUMN_IN_TEXT, Field.ABOVE_IN_TEXT),
     "la": _fields(_LAST_1, Field.ABOVE_IN_TEXT),
@@ -156,21 +147,13 @@ _CONTEXTS: dict[str, dict[int, int]] = {
     "sm6": _last(0xF8, 0xF0, 0xF0, 0xF0, 0xE0, 0xE0),
     "s345": _fields(_LAST_3, _LAST_4, _LAST_5),
     "wc": _fields(Field.WORD, Field.COLUMN_IN_TEXT),
-    "w12": _fields(_LAST_1, Field.WORD_BEFORE, Field.WORD_BEFORE_THAT),
     "o2w2": _fields(_LAST_1, _LAST_2, Field.WORD_BEFORE_THAT),
-    "wi2": _fields(Field.WORD, Field.FOLLOWED_TWO),
     "bw": _fields(Field.BEGINNING, Field.WORD, _LAST_1),
     "bww": _fields(Field.BEGINNING, Field.WORD, _LAST_1, Field.WORD_BEFORE),
     "bgw": _fields(Field.BEGINNING, Field.GAPS, Field.WORD, _LAST_1),
     "bc": _fields(Field.BEGINNING, Field.COLUMN_IN_TEXT),
-    "gw": _fields(Field.GAPS, Field.WORD, _LAST_1),
-    "co3": _fields(Field.COLUMN_IN_TEXT, _LAST_1, _LAST_2, _LAST_3),
     "a3": _fields(Field.ABOVE_IN_TEXT, _LAST_1, Field.LEFT_OF_ABOVE, Field.RIGHT_OF_ABOVE),
     "a2c": _fields(Field.ABOVE_IN_TEXT, Field.ABOVE_THAT, Field.COLUMN_IN_TEXT),
-    "a2o": _fields(Field.ABOVE_IN_TEXT, Field.ABOVE_THAT, _LAST_1),
-    "a2r": _fields(
-        Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.ABOVE_THAT, Field.COLUMN_IN_TEXT, _LAST_1
-    ),
     "arc": _fields(
         Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.SECOND_OF_ABOVE, Field.COLUMN_IN_TEXT
     ),

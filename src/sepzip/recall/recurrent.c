@@ -250,41 +250,36 @@ ALWAYS void go_back(Recurrent *r, int64_t lane, Multiply *multiply) {
     }
 }
 
-ALWAYS void forward(
-    Recurrent *r, int64_t first, int64_t end, int64_t step, const uint8_t *bytes, Multiply *multiply
-) {
+ALWAYS void forward(Recurrent *r, int64_t lane, int64_t step, int byte, Multiply *multiply) {
     int64_t t = step % WINDOW, window = step / WINDOW;
-    for (int64_t lane = first; lane < end; lane++) {
-        if (t == 0 && step > 0) go_back(r, lane, multiply);
-        int byte = bytes[lane - first];
-        int16_t *restrict outputs = r->outputs + lane * OUTPUTS;
-        r->window_bytes[((window & 1) * WINDOW + t) * r->lanes + lane] = (uint8_t)byte;
-        for (int layer = 0; layer < LAYERS; layer++) {
-            int16_t *inputs = inputs_of(r, window, t, lane, layer), *restrict gates = gates_of(r, t, lane, layer);
-            const int16_t *row = r->row_whole + ((int64_t)layer * 256 + byte) * GATES;
-            const int16_t *weights = r->unit_forward + (int64_t)layer * INPUTS * GATES;
-            int32_t *restrict states = r->states + (lane * LAYERS + layer) * UNITS, sums[GATES];
-            memcpy(inputs, outputs + layer * UNITS, UNITS * sizeof *inputs);
-            /* The new outputs of the layer below. */
-            if (layer) memcpy(inputs + UNITS, outputs, UNITS * sizeof *inputs);
-            for (int i = 0; i < GATES; i++) sums[i] = row[i] * 512;
-            multiply(sums, GATES, weights, 2 * GATES, inputs, 2, (layer ? INPUTS : UNITS) / 2);
-            /* Loops of one thing each, which compilers make vectors of. */
-            for (int i = 0; i < GATES; i++) {
-                sums[i] = bounded(sums[i] >> (i < 2 * UNITS ? 13 : 12), SQUASH_MOST) + SQUASH_MOST + 1;
-            }
-            for (int i = 0; i < GATES; i++) sums[i] = r->squash[sums[i]];
-            for (int i = 0; i < UNITS; i++) {
-                int32_t f = sums[i] >> 1, o = sums[UNITS + i] >> 1, g = sums[2 * UNITS + i] - ONE;
-                int32_t before = states[i], after = (before * f + (ONE - f) * g) >> 15;
-                gates[FORGET * UNITS + i] = (int16_t)f;
-                gates[OUTPUT * UNITS + i] = (int16_t)o;
-                gates[CANDIDATE * UNITS + i] = (int16_t)g;
-                gates[BEFORE * UNITS + i] = (int16_t)before;
-                gates[AFTER * UNITS + i] = (int16_t)after;
-                states[i] = after;
-                outputs[layer * UNITS + i] = (int16_t)((after * o + (1 << 20)) >> 21);
-            }
+    if (t == 0 && step > 0) go_back(r, lane, multiply);
+    int16_t *restrict outputs = r->outputs + lane * OUTPUTS;
+    r->window_bytes[((window & 1) * WINDOW + t) * r->lanes + lane] = (uint8_t)byte;
+    for (int layer = 0; layer < LAYERS; layer++) {
+        int16_t *inputs = inputs_of(r, window, t, lane, layer), *restrict gates = gates_of(r, t, lane, layer);
+        const int16_t *row = r->row_whole + ((int64_t)layer * 256 + byte) * GATES;
+        const int16_t *weights = r->unit_forward + (int64_t)layer * INPUTS * GATES;
+        int32_t *restrict states = r->states + (lane * LAYERS + layer) * UNITS, sums[GATES];
+        memcpy(inputs, outputs + layer * UNITS, UNITS * sizeof *inputs);
+        /* The new outputs of the layer below. */
+        if (layer) memcpy(inputs + UNITS, outputs, UNITS * sizeof *inputs);
+        for (int i = 0; i < GATES; i++) sums[i] = row[i] * 512;
+        multiply(sums, GATES, weights, 2 * GATES, inputs, 2, (layer ? INPUTS : UNITS) / 2);
+        /* Loops of one thing each, which compilers make vectors of. */
+        for (int i = 0; i < GATES; i++) {
+            sums[i] = bounded(sums[i] >> (i < 2 * UNITS ? 13 : 12), SQUASH_MOST) + SQUASH_MOST + 1;
+        }
+        for (int i = 0; i < GATES; i++) sums[i] = r->squash[sums[i]];
+        for (int i = 0; i < UNITS; i++) {
+            int32_t f = sums[i] >> 1, o = sums[UNITS + i] >> 1, g = sums[2 * UNITS + i] - ONE;
+            int32_t before = states[i], after = (before * f + (ONE - f) * g) >> 15;
+            gates[FORGET * UNITS + i] = (int16_t)f;
+            gates[OUTPUT * UNITS + i] = (int16_t)o;
+            gates[CANDIDATE * UNITS + i] = (int16_t)g;
+            gates[BEFORE * UNITS + i] = (int16_t)before;
+            gates[AFTER * UNITS + i] = (int16_t)after;
+            states[i] = after;
+            outputs[layer * UNITS + i] = (int16_t)((after * o + (1 << 20)) >> 21);
         }
     }
 }
@@ -394,17 +389,15 @@ ALWAYS void learn_units(Recurrent *r, int64_t step, int task, Multiply *multiply
 }
 
 typedef struct {
-    void (*forward)(Recurrent *r, int64_t first, int64_t end, int64_t step, const uint8_t *bytes);
+    void (*forward)(Recurrent *r, int64_t lane, int64_t step, int byte);
     int32_t (*logit)(Recurrent *r, int64_t lane, int seen, int bit_number);
     void (*learn_nodes)(Recurrent *r, int64_t step, const uint8_t *symbols);
     void (*learn_units)(Recurrent *r, int64_t step, int task);
 } Build;
 
 #define BUILD(name, attributes)                                                                                \
-    attributes static void forward_##name(                                                                     \
-        Recurrent *r, int64_t first, int64_t end, int64_t step, const uint8_t *bytes                           \
-    ) {                                                                                                        \
-        forward(r, first, end, step, bytes, multiply_##name);                                                  \
+    attributes static void forward_##name(Recurrent *r, int64_t lane, int64_t step, int byte) {                \
+        forward(r, lane, step, byte, multiply_##name);                                                         \
     }                                                                                                          \
     attributes static int32_t logit_##name(Recurrent *r, int64_t lane, int seen, int bit_number) {             \
         return logit(r, lane, seen, bit_number);                                                               \
@@ -462,8 +455,8 @@ static inline const Build *build(void) {
     return __atomic_load_n(&used, __ATOMIC_RELAXED);
 }
 
-void sepzip_recurrent_forward(Recurrent *r, int64_t first, int64_t end, int64_t step, const uint8_t *bytes) {
-    build()->forward(r, first, end, step, bytes);
+void sepzip_recurrent_forward(Recurrent *r, int64_t lane, int64_t step, int byte) {
+    build()->forward(r, lane, step, byte);
 }
 
 int32_t sepzip_recurrent_logit(Recurrent *r, int64_t lane, int seen, int bit_number) {

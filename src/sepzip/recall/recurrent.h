@@ -5,14 +5,6 @@
 
 #include <stdint.h>
 
-/* A build for each set of vector instructions: the same results, faster. What is called is built with it, for
-   alone it would have one build, without them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORISED __attribute__((flatten, target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define VECTORISED
-#endif
-
 /* The order is that of the fields in native.py; recurrent.py says what the arrays hold. */
 typedef struct {
     float *row_weights;
@@ -44,9 +36,8 @@ typedef struct {
 
 enum { RECURRENT_TASKS = 8 };
 
-/* Before byte number `step` of the lanes from `first` to before `end`: take the byte before into their units.
-   bytes[lane - first] are those. */
-void sepzip_recurrent_forward(Recurrent *r, int64_t first, int64_t end, int64_t step, const uint8_t *bytes);
+/* Before byte number `step` of a lane: take the byte before into its units. */
+void sepzip_recurrent_forward(Recurrent *r, int64_t lane, int64_t step, int byte);
 
 /* The logit of a 1 after the bits `seen` of a lane's byte, in 256ths. */
 int32_t sepzip_recurrent_logit(Recurrent *r, int64_t lane, int seen, int bit_number);

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .aligned import aligned_zeros
+from .functions import finished
+
 __all__ = [
     "LAYERS",
     "LEARNT",
@@ -27,9 +30,6 @@ WINDOW = 20
 
 WHOLE = 4096
 """What a weight of 1 is as a whole number."""
-
-_LINE = 32
-"""Numbers of int16 in a line of a processor's cache."""
 
 _FORGET_FIRST = 1.0
 """What the sum of a forget gate begins with: most of a unit's state is kept."""
@@ -128,7 +128,7 @@ def new_recurrent_records(recurrent: Recurrent) -> RecurrentRecords:
     return RecurrentRecords(
         _aligned(whole.reshape(layers, -1, 2, gates).transpose(0, 1, 3, 2)),
         _aligned(whole.reshape(layers, 2, UNITS, gates // 2, 2).transpose(0, 1, 3, 2, 4)),
-        _aligned(np.zeros((layers, WINDOW // 2, lanes, gates, 2), np.int16)),
+        aligned_zeros((layers, WINDOW // 2, lanes, gates, 2), np.int16),
         logits=np.zeros((lanes, 8), np.int32),
         node_gradient=np.zeros((256, outputs), np.int32),
         touched=np.zeros(256, np.int32),
@@ -137,21 +137,15 @@ def new_recurrent_records(recurrent: Recurrent) -> RecurrentRecords:
 
 def _aligned(array: NDArray[np.int16]) -> NDArray[np.int16]:
     """Return a copy of an array that begins where a line of a processor's cache does."""
-    room = np.empty(array.size + _LINE, np.int16)
-    skipped = -room.ctypes.data % (2 * _LINE) // 2
-    copy: NDArray[np.int16] = room[skipped : skipped + array.size].reshape(array.shape)
+    copy: NDArray[np.int16] = aligned_zeros(array.shape, array.dtype)
     copy[...] = array
     return copy
 
 
 def _spread(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """Return numbers of [-1, 1), multiples of 2^-15 that look random."""
-    x = np.arange(int(np.prod(shape)), dtype=np.uint32) + np.uint32(seed << 24)
-    for shift, factor in ((15, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x ^= x >> np.uint32(shift)
-        x *= np.uint32(factor)
-    x ^= x >> np.uint32(16)
-    whole = (x >> np.uint32(16)).astype(np.float32) - np.float32(32768)
+    number = np.arange(int(np.prod(shape)), dtype=np.uint32) + np.uint32(seed << 24)
+    whole = (finished(number) >> np.uint32(16)).astype(np.float32) - np.float32(32768)
     return (whole * np.float32(2.0**-15)).reshape(shape)
 
 

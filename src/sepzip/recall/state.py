@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..lanes import longer_lanes, steps_for
+from .aligned import aligned_zeros
 from .functions import SQUASH_MOST, functions
 from .instructions import instructions
 from .plan import Plan, Settings
@@ -224,7 +224,8 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         _kinds(),
         known.orders,
         instructions(),
-        slots=_aligned((contexts, 1 << (settings.table_bits - 4), 16)),
+        # None of the buckets of 64 bytes lies in two lines of a cache.
+        slots=aligned_zeros((contexts, 1 << (settings.table_bits - 4), 16), np.uint32),
         cells=cells,
         cell_stretch=np.tile(tables.stretch[(centre >> 10)], (contexts, 1)),
         lengths=np.tile(lengths << CELL_COUNT_BITS, (MATCHES, 1)).astype(np.uint32),
@@ -243,14 +244,6 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         predictions=np.zeros((lanes, PREDICTIONS), np.int32),
         recurrent=new_recurrent(lanes) if settings.recurrent else None,
     )
-
-
-def _aligned(shape: tuple[int, int, int]) -> NDArray[np.uint32]:
-    """Return zeros, uint32, none of whose buckets of 64 bytes lies in two lines of a cache."""
-    count = math.prod(shape)
-    room = np.zeros(count + 16, np.uint32)
-    first = -(room.ctypes.data // 4) % 16
-    return room[first : first + count].reshape(shape)
 
 
 def _classes() -> NDArray[np.int32]:
