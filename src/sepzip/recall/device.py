@@ -14,14 +14,14 @@ from torch import Tensor
 from ..coder.binary import LaneCoders
 from ..exact.kernels.elements import CHAINED
 from ..lanes import longer_lanes, steps_for
+from .beside import RecurrentBeside
 from .kernels.fields import used_fields
 from .kernels.learn import CELLS_A_PROGRAM, ROWS_A_PROGRAM, apply_kernel, count_kernel
 from .kernels.predict import predict_kernel
-from .kernels.recurrent import FORWARD_WARPS, LEARN_WARPS, forward_kernel, learn_kernel, learn_programs
 from .plan import Plan, Settings
 from .primer import first_memory
 from .profiles import INPUTS, PROFILES
-from .recurrent import LAYERS, UNITS, Recurrent
+from .recurrent import Recurrent
 from .state import (
     APM_CONTEXTS,
     APM_POINTS,
@@ -113,11 +113,11 @@ class DeviceMemory:
         self._bucket_bits = buckets.bit_length() - 1
         rows = len(memory.weights)
         self.position = zeros(1)
-        # Without a network a kernel has no use for them, but takes some.
-        self._window_slopes = self.tensors.get("window_slopes", self.position)
-        self._logits = zeros(lanes, 256)
-        self._window_places = zeros(lanes)
-        self._totals = zeros(lanes, LAYERS * UNITS)
+        self._recurrent = (
+            RecurrentBeside(self.tensors, lanes, self.steps, device) if settings.recurrent else None
+        )
+        # Without a network the kernel has no use for them, but takes some.
+        self._logits = self._recurrent.logits if self._recurrent else self.position
         self._claims = zeros(contexts, buckets, dtype=torch.uint32)
         self._places = zeros(lanes, 2, INPUTS)
         self._checks = zeros(lanes, 2, INPUTS)
@@ -152,8 +152,8 @@ class DeviceMemory:
         plan, settings, memory = self.plan, self.settings, self.tensors
         profile = PROFILES[plan.profile]
         match_mask = memory["matches"].shape[1] - 1
-        if settings.recurrent:
-            self._forward()
+        if self._recurrent:
+            self._recurrent.step(decodes)
         predict_kernel[(self.lanes,)](
             memory["stretch"],
             memory["squash"],
@@ -222,6 +222,8 @@ class DeviceMemory:
             num_warps=DECODE_WARPS if decodes else ENCODE_WARPS,
             **CHAINED,
         )
+        if self._recurrent:
+            self._recurrent.predicted()
         count_kernel[(self.lanes + self._cell_programs + 1 + self._row_programs,)](
             memory["stretch"],
             memory["root"],
@@ -259,8 +261,6 @@ class DeviceMemory:
             num_warps=1,
             **CHAINED,
         )
-        if settings.recurrent:
-            self._learn()
         apply_kernel[(2 * self.lanes,)](
             memory["reciprocal"],
             memory["slots"],
@@ -268,73 +268,24 @@ class DeviceMemory:
             self._places,
             self._checks,
             self._slot_counts,
-            self._totals,
-            self._window_slopes,
-            self._window_places,
             self.position,
             self.lanes,
             CONTEXTS=settings.contexts,
             bucket_bits=self._bucket_bits,
-            RECURRENT=settings.recurrent > 0,
             num_warps=1,
             **CHAINED,
         )
 
-    def _forward(self) -> None:
-        """Queue that the recurrent network takes the lanes' last bytes."""
-        memory = self.tensors
-        forward_kernel[(self.lanes,)](
-            memory["squash"],
-            memory["history"],
-            memory["row_whole"],
-            memory["unit_whole"],
-            memory["node_whole"],
-            memory["outputs"],
-            memory["states"],
-            memory["window_bytes"],
-            memory["window_inputs"],
-            memory["window_gates"],
-            memory["window_slopes"],
-            memory["window_deltas"],
-            self._logits,
-            self._window_places,
-            self.position,
-            self.lanes,
-            self.steps,
-            num_warps=FORWARD_WARPS,
-            **CHAINED,
-        )
-
-    def _learn(self) -> None:
-        """Queue that the recurrent network learns from the step's bytes."""
-        memory = self.tensors
-        learn_kernel[(learn_programs(),)](
-            memory["squash"],
-            memory["history"],
-            memory["row_weights"],
-            memory["row_squares"],
-            memory["row_whole"],
-            memory["unit_weights"],
-            memory["unit_squares"],
-            memory["unit_whole"],
-            memory["node_weights"],
-            memory["node_squares"],
-            memory["node_whole"],
-            memory["outputs"],
-            memory["window_bytes"],
-            memory["window_inputs"],
-            memory["window_deltas"],
-            self._logits,
-            self._totals,
-            self.position,
-            self.lanes,
-            self.steps,
-            num_warps=LEARN_WARPS,
-            **CHAINED,
-        )
+    def join(self) -> None:
+        """Let what is queued next wait for all of the steps; due before a capture of them ends."""
+        if self._recurrent:
+            self._recurrent.join()
 
     def numpy(self) -> Memory:
-        """Return a copy of the memory on the host, for which this waits."""
+        """Return a copy of the memory on the host, for which this waits.
+
+        Nodes of a recurrent network have learnt from all steps but the last, whose slopes are not there.
+        """
         copies: dict[str, Any] = {name: x.cpu().numpy().copy() for name, x in self.tensors.items()}
         recurrent = None
         if self.settings.recurrent:

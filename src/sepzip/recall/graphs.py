@@ -72,13 +72,16 @@ class GraphMemoryEncoding:
         self._coders = DeviceCoders.new(lanes, len(coders.data), target)
         self._coders.load(coders)
         self._first = self._coders.at.clone()
-        self._stepper = Stepper(lambda: self._memory.step(self._coders, decodes=False), target)
+        self._stepper = Stepper(self._step, target, end=self._memory.join)
         self._staged = [
             torch.empty((CHUNK_STEPS, lanes), dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)
         ]
         self._streams = BlockStreams()
         self._queued: deque[tuple[int, _Chunk, Tensor]] = deque()
         self._chunks = self._begun = self._block_steps = 0
+
+    def _step(self) -> None:
+        self._memory.step(self._coders, decodes=False)
 
     @property
     def is_full(self) -> bool:
@@ -153,7 +156,7 @@ class GraphMemoryDecoding:
         if self._coders is None or len(self._coders.data) < room:
             # Blocks end where they are seen to be full, a little late: most others fit as well.
             self._coders = DeviceCoders.new(self._lanes, room + room // 4 if more else room, self._device)
-            self._stepper = Stepper(self._step, self._device)
+            self._stepper = Stepper(self._step, self._device, end=self._memory.join)
         self._coders.load(parsed)
 
     def _step(self) -> None:

@@ -187,8 +187,8 @@ ALWAYS int16_t *inputs_of(const Recurrent *r, int64_t window, int64_t t, int64_t
     return r->window_inputs + ((((window & 1) * WINDOW + t) * r->lanes + lane) * LAYERS + layer) * INPUTS;
 }
 
-ALWAYS int16_t *gates_of(const Recurrent *r, int64_t t, int64_t lane, int layer) {
-    return r->window_gates + ((t * r->lanes + lane) * LAYERS + layer) * (KEPT * UNITS);
+ALWAYS int16_t *gates_of(const Recurrent *r, int64_t window, int64_t t, int64_t lane, int layer) {
+    return r->window_gates + ((((window & 1) * WINDOW + t) * r->lanes + lane) * LAYERS + layer) * (KEPT * UNITS);
 }
 
 ALWAYS int16_t *deltas_of(const Recurrent *r, int64_t t, int64_t lane, int layer) {
@@ -213,13 +213,13 @@ ALWAYS int16_t *back_of(const Recurrent *r, int layer, int below) {
     return r->unit_back + (layer * 2 + below) * (GATES * UNITS);
 }
 
-/* Slopes of the sums of gates over a lane's last window, from the newest byte to the oldest. Slopes are in 2^-14.
+/* Slopes of the sums of gates over a lane's window, from the newest byte to the oldest. Slopes are in 2^-14.
    Layer after layer, so that the weights that a loop reads stay in the nearest cache. */
-ALWAYS void go_back(Recurrent *r, int64_t lane, Multiply *multiply) {
+ALWAYS void go_back(Recurrent *r, int64_t window, int64_t lane, Multiply *multiply) {
     for (int layer = LAYERS - 1; layer >= 0; layer--) {
         int32_t later[UNITS] = {0}, cell[UNITS] = {0};
         for (int64_t t = WINDOW - 1; t >= 0; t--) {
-            const int16_t *gates = gates_of(r, t, lane, layer);
+            const int16_t *gates = gates_of(r, window, t, lane, layer);
             int16_t *restrict deltas = deltas_of(r, t, lane, layer);
             const int32_t *restrict own = r->window_slopes + (t * r->lanes + lane) * OUTPUTS + layer * UNITS;
             for (int i = 0; i < UNITS; i++) {
@@ -252,11 +252,11 @@ ALWAYS void go_back(Recurrent *r, int64_t lane, Multiply *multiply) {
 
 ALWAYS void forward(Recurrent *r, int64_t lane, int64_t step, int byte, Multiply *multiply) {
     int64_t t = step % WINDOW, window = step / WINDOW;
-    if (t == 0 && step > 0) go_back(r, lane, multiply);
+    if (t == 0 && step > 0) go_back(r, window - 1, lane, multiply);
     int16_t *restrict outputs = r->outputs + lane * OUTPUTS;
     r->window_bytes[((window & 1) * WINDOW + t) * r->lanes + lane] = (uint8_t)byte;
     for (int layer = 0; layer < LAYERS; layer++) {
-        int16_t *inputs = inputs_of(r, window, t, lane, layer), *restrict gates = gates_of(r, t, lane, layer);
+        int16_t *inputs = inputs_of(r, window, t, lane, layer), *restrict gates = gates_of(r, window, t, lane, layer);
         const int16_t *row = r->row_whole + ((int64_t)layer * 256 + byte) * GATES;
         const int16_t *weights = r->unit_forward + (int64_t)layer * INPUTS * GATES;
         int32_t *restrict states = r->states + (lane * LAYERS + layer) * UNITS, sums[GATES];

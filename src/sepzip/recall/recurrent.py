@@ -46,9 +46,9 @@ class Recurrent(NamedTuple):
     gates, its output gates, its candidates; inputs are its own outputs and those of the layer below.
     `outputs`, int16 [lanes, outputs], in 512ths; `states`, int32 [lanes, layers, units], in 2^-15. The rest
     is of a window: bytes and inputs of this and the one before, uint8 [2, steps, lanes] and int16
-    [2, steps, lanes, layers, inputs]; gates and states before and after, int16 [steps, lanes, layers, 5,
-    units]; slopes of the outputs, int32 [steps, lanes, outputs], and of the gates' sums, int16 [steps, lanes,
-    layers, gates].
+    [2, steps, lanes, layers, inputs]; gates and states before and after, int16 [2, steps, lanes, layers, 5,
+    units]. Of one window are slopes of the outputs, int32 [steps, lanes, outputs], and of the gates' sums,
+    int16 [steps, lanes, layers, gates].
     """
 
     row_weights: NDArray[np.float32]
@@ -114,7 +114,7 @@ def new_recurrent(lanes: int) -> Recurrent:
         states=np.zeros((lanes, LAYERS, UNITS), np.int32),
         window_bytes=np.zeros((2, WINDOW, lanes), np.uint8),
         window_inputs=np.zeros((2, WINDOW, lanes, LAYERS, inputs), np.int16),
-        window_gates=np.zeros((WINDOW, lanes, LAYERS, 5, UNITS), np.int16),
+        window_gates=np.zeros((2, WINDOW, lanes, LAYERS, 5, UNITS), np.int16),
         window_slopes=np.zeros((WINDOW, lanes, outputs), np.int32),
         window_deltas=np.zeros((WINDOW, lanes, LAYERS, gates), np.int16),
     )

@@ -22,7 +22,6 @@ from ..state import (
     SLOT_COUNT_MOST,
 )
 from .predict import FREE, count_of
-from .recurrent import take_slopes
 
 __all__ = ["CELLS_A_PROGRAM", "ROWS_A_PROGRAM", "apply_kernel", "count_kernel"]
 
@@ -287,20 +286,14 @@ def apply_kernel(
     places,
     checks,
     slot_counts,
-    totals,
-    window_slopes,
-    window_places,
     position,
     lanes,
     CONTEXTS: tl.constexpr,
     bucket_bits,
-    RECURRENT: tl.constexpr,
 ):
     """Update the buckets that a lane's nibble has claimed, a program each, and count the step."""
     follow()
     number = tl.program_id(0)
-    if RECURRENT:
-        take_slopes(totals, window_slopes, window_places, number, lanes)
     context = tl.arange(0, _INPUTS)
     place = tl.load(places + number * _INPUTS + context)
     check = tl.load(checks + number * _INPUTS + context)

@@ -573,7 +573,7 @@ def predict_kernel(
     followed_one += lane * 256
     if INSTRUCTIONS:
         followed_code += lane * _CODES
-    logits += lane * 256
+    logits += ((step & 1) * lanes + lane) * 256
     active = (step < steps - 1) | (lane < longer)
     last = tl.load(row + (step - 1)).to(tl.int32)
     before = tl.load(row + (step - 2)).to(tl.int32)

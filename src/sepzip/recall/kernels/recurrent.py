@@ -1,4 +1,10 @@
-"""The recurrent network beside a memory's contexts: the twin of recurrent.c."""
+"""The recurrent network beside a memory's contexts: the twin of recurrent.c.
+
+A step has four kernels. `forward_kernel` takes a byte into the units and lets nodes learn from it, and
+`logits_kernel` makes of both what the step's prediction waits for. `back_kernel` and `learn_kernel`, which
+have something to do once in a window, may run beside that. So nodes and the newest slopes of outputs are a
+step behind those of the plain twin.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +17,20 @@ from ..functions import SQUASH_MOST
 from ..recurrent import LAYERS, UNITS, WHOLE, WINDOW
 from ..state import PAD
 
-__all__ = ["FORWARD_WARPS", "LEARN_WARPS", "forward_kernel", "learn_kernel", "learn_programs", "take_slopes"]
+__all__ = [
+    "BACK_WARPS",
+    "FORWARD_WARPS",
+    "LEARN_PROGRAMS",
+    "LEARN_WARPS",
+    "LOGIT_WARPS",
+    "NODE_PROGRAMS",
+    "back_kernel",
+    "forward_kernel",
+    "learn_kernel",
+    "logits_kernel",
+]
 
-FORWARD_WARPS, LEARN_WARPS = 16, 4
+FORWARD_WARPS, LOGIT_WARPS, BACK_WARPS, LEARN_WARPS = 8, 4, 16, 4
 
 _UNITS = tl.constexpr(UNITS)
 _LAYERS = tl.constexpr(LAYERS)
@@ -29,8 +46,12 @@ _ONE = tl.constexpr(1 << 15)
 _SLOPE_MOST = tl.constexpr((1 << 15) - 1)
 _DELTA_MOST = tl.constexpr(8191)
 _NODES_A_PROGRAM = tl.constexpr(8)
-_NODE_PROGRAMS = tl.constexpr(256 // _NODES_A_PROGRAM.value)
+NODE_PROGRAMS = 256 // _NODES_A_PROGRAM.value
+_NODE_PROGRAMS = tl.constexpr(NODE_PROGRAMS)
 _INPUT_PROGRAMS = tl.constexpr((2 * LAYERS - 1) * UNITS)
+LEARN_PROGRAMS = _INPUT_PROGRAMS.value + 256
+"""Programs of `learn_kernel`: for a layer's inputs, and for bytes."""
+
 _PLACES = tl.constexpr(16)
 _WIDE = tl.constexpr(1 << (3 * UNITS - 1).bit_length())
 
@@ -44,11 +65,6 @@ _WEIGHT_MOST = tl.constexpr(4.0)
 _WHOLE = tl.constexpr(float(WHOLE))
 
 
-def learn_programs() -> int:
-    """Return how many programs `learn_kernel` has: for nodes, for a layer's inputs, for bytes."""
-    return int(_NODE_PROGRAMS.value + _INPUT_PROGRAMS.value + 256)
-
-
 @triton.jit
 def _bounded(x, MOST: tl.constexpr):
     return tl.minimum(tl.maximum(x, -MOST), MOST)
@@ -58,18 +74,6 @@ def _bounded(x, MOST: tl.constexpr):
 def _fifteenth(x):
     """Return x / 2^15, rounded to nearest."""
     return (x + (1 << 14)) >> 15
-
-
-@triton.jit
-def take_slopes(totals, window_slopes, window_places, lane, lanes):
-    """Make a lane's slopes of its outputs, in 2^-14, of sums of errors times weights, if it is one."""
-    if lane < lanes:
-        output = tl.arange(0, _OUTPUTS)
-        at = totals + lane * _OUTPUTS + output
-        total = tl.load(at)
-        tl.store(at, output * 0)
-        place = tl.load(window_places + lane) * lanes + lane
-        tl.store(window_slopes + place * _OUTPUTS + output, (total + 512) >> 10)
 
 
 @triton.jit
@@ -86,14 +90,16 @@ def _moved(gradient, weight, square, rate, least):
 
 
 @triton.jit
-def _times(matrix, vector):
-    """Return the sums of int16 [units, units] weights, at these addresses, times values, by column."""
-    return tl.sum(tl.load(matrix).to(tl.int32) * vector[:, None], 0)
+def _three(matrix, pitch: tl.constexpr, step: tl.constexpr):
+    """Return three int16 [units, units] matrices of rows so far apart, each so far behind the one before."""
+    unit = tl.arange(0, _UNITS)
+    at = matrix + unit[:, None] * pitch + unit[None, :]
+    return tl.load(at), tl.load(at + step), tl.load(at + 2 * step)
 
 
 @triton.jit
 def _by_row(weight, vector):
-    """Return the sums of int16 [rows, units] weights times values, by row."""
+    """Return the sums of int16 [rows, columns] weights times values, by row, within a warp."""
     return tl.sum(weight.to(tl.int32) * vector[None, :], 1)
 
 
@@ -130,22 +136,19 @@ def _slope_of_inputs(forget, output, candidate, by_forget, by_output, by_candida
 
 
 @triton.jit
-def _go_back(unit_whole, window_gates, window_slopes, window_deltas, lane, lanes):
-    """Find the slopes of the gates' sums over a lane's last window; twin of go_back."""
+def _go_back(unit_whole, gates_of_window, window_slopes, window_deltas, lane, lanes):
+    """Find the slopes of the gates' sums over a lane's window; twin of go_back."""
     unit = tl.arange(0, _UNITS)
     later_0, later_1 = unit * 0, unit * 0
     cell_0, cell_1 = unit * 0, unit * 0
     # Each layer's own, and what the second one reads of the first.
-    at = unit_whole + unit[:, None] * _GATES + unit[None, :]
-    own_f, own_o, own_g = tl.load(at), tl.load(at + _UNITS), tl.load(at + 2 * _UNITS)
-    at += _INPUTS * _GATES
-    next_f, next_o, next_g = tl.load(at), tl.load(at + _UNITS), tl.load(at + 2 * _UNITS)
-    at += _UNITS * _GATES
-    down_f, down_o, down_g = tl.load(at), tl.load(at + _UNITS), tl.load(at + 2 * _UNITS)
+    own_f, own_o, own_g = _three(unit_whole, _GATES, _UNITS)
+    next_f, next_o, next_g = _three(unit_whole + _INPUTS * _GATES, _GATES, _UNITS)
+    down_f, down_o, down_g = _three(unit_whole + (_INPUTS + _UNITS) * _GATES, _GATES, _UNITS)
     for back in range(_WINDOW):
         place = (_WINDOW - 1 - back) * lanes + lane
         slopes = window_slopes + place * _OUTPUTS + unit
-        gates = window_gates + place * (_LAYERS * _KEPT * _UNITS)
+        gates = gates_of_window + place * (_LAYERS * _KEPT * _UNITS)
         deltas = window_deltas + place * (_LAYERS * _GATES)
         own_0, own_1 = tl.load(slopes), tl.load(slopes + _UNITS)
         f, o, g, cell_1 = _go_back_layer(gates + _KEPT * _UNITS, deltas + _GATES, own_1, later_1, cell_1)
@@ -157,30 +160,18 @@ def _go_back(unit_whole, window_gates, window_slopes, window_deltas, lane, lanes
 
 
 @triton.jit
-def _sum_of_gate(row, matrix, own, below, LAYER: tl.constexpr):
-    """Return the sums of a kind of gates."""
-    total = tl.load(row).to(tl.int32) * 512 + _times(matrix, own)
-    if LAYER:
-        total += _times(matrix + _UNITS * _GATES, below)
-    return total
-
-
-@triton.jit
-def _forward_layer(squash, row, matrix, states, inputs, gates, before, own, below, LAYER: tl.constexpr):
-    """Take a byte into a layer; returns its new outputs."""
+def _take_in(squash, row, forget, output, candidate, states, inputs, gates, before, own):
+    """Make a layer's new outputs of sums of weights times inputs, and keep what the way back needs."""
     unit = tl.arange(0, _UNITS)
-    at = matrix + unit[:, None] * _GATES + unit[None, :]
     row += unit
-    forget = _sum_of_gate(row, at, own, below, LAYER)
-    output = _sum_of_gate(row + _UNITS, at + _UNITS, own, below, LAYER)
-    candidate = _sum_of_gate(row + 2 * _UNITS, at + 2 * _UNITS, own, below, LAYER)
+    forget += tl.load(row).to(tl.int32) * 512
+    output += tl.load(row + _UNITS).to(tl.int32) * 512
+    candidate += tl.load(row + 2 * _UNITS).to(tl.int32) * 512
     f = tl.load(squash + _bounded(forget >> 13, _SQUASH_MOST) + _SQUASH_MOST + 1) >> 1
     o = tl.load(squash + _bounded(output >> 13, _SQUASH_MOST) + _SQUASH_MOST + 1) >> 1
     g = tl.load(squash + _bounded(candidate >> 12, _SQUASH_MOST) + _SQUASH_MOST + 1) - _ONE
     after = (before * f + (_ONE - f) * g) >> 15
     tl.store(inputs + unit, own.to(tl.int16))
-    if LAYER:
-        tl.store(inputs + _UNITS + unit, below.to(tl.int16))
     tl.store(gates + unit, f.to(tl.int16))
     tl.store(gates + _UNITS + unit, o.to(tl.int16))
     tl.store(gates + 2 * _UNITS + unit, g.to(tl.int16))
@@ -190,69 +181,54 @@ def _forward_layer(squash, row, matrix, states, inputs, gates, before, own, belo
     return (after * o + (1 << 20)) >> 21
 
 
-@triton.jit(do_not_specialize=["lanes", "steps"])
-def forward_kernel(
+@triton.jit
+def _forward(
     squash,
     history,
     row_whole,
-    unit_whole,
-    node_whole,
-    all_outputs,
+    unit_turned,
+    outputs,
+    new_outputs,
     states,
     window_bytes,
     window_inputs,
     window_gates,
-    window_slopes,
-    window_deltas,
-    logits,
-    window_places,
-    position,
+    step,
+    lane,
     lanes,
     steps,
 ):
-    """Take a lane's last byte into its units, a program each, and leave the logits of all nodes."""
-    follow()
-    lane = tl.program_id(0)
-    step = tl.load(position)
-    t, window = step % _WINDOW, step // _WINDOW
-    if (t == 0) & (step > 0):
-        _go_back(unit_whole, window_gates, window_slopes, window_deltas, lane, lanes)
-    byte = tl.load(history + lane.to(tl.int64) * (steps + _PAD) + _PAD + step - 1).to(tl.int32)
+    """Take a lane's last byte into its units."""
     unit = tl.arange(0, _UNITS)
-    outputs = all_outputs + lane * _OUTPUTS + unit
-    own_0, own_1 = tl.load(outputs).to(tl.int32), tl.load(outputs + _UNITS).to(tl.int32)
+    outputs += lane * _OUTPUTS + unit
     states += lane * (_LAYERS * _UNITS)
+    # Whatever depends on nothing is loaded before it is waited for, and before any of it is overwritten.
+    byte = tl.load(history + lane.to(tl.int64) * (steps + _PAD) + _PAD + step - 1).to(tl.int32)
+    own_0, own_1 = tl.load(outputs).to(tl.int32), tl.load(outputs + _UNITS).to(tl.int32)
     before_0, before_1 = tl.load(states + unit), tl.load(states + _UNITS + unit)
-    # Every warp has all of these numbers: none may overwrite what another has yet to load.
+    own_f, own_o, own_g = _three(unit_turned, _INPUTS, _UNITS * _INPUTS)
+    next_f, next_o, next_g = _three(unit_turned + _GATES * _INPUTS, _INPUTS, _UNITS * _INPUTS)
+    up_f, up_o, up_g = _three(unit_turned + _GATES * _INPUTS + _UNITS, _INPUTS, _UNITS * _INPUTS)
     tl.debug_barrier()
-    tl.store(window_places + lane, t)
-    place = t * lanes + lane
-    there = (window & 1) * (_WINDOW * lanes) + place
-    tl.store(window_bytes + there, byte.to(tl.uint8))
-    inputs = window_inputs + there * (_LAYERS * _INPUTS)
+    place = (step // _WINDOW & 1) * (_WINDOW * lanes) + step % _WINDOW * lanes + lane
+    tl.store(window_bytes + place, byte.to(tl.uint8))
+    inputs = window_inputs + place * (_LAYERS * _INPUTS)
     gates = window_gates + place * (_LAYERS * _KEPT * _UNITS)
-    new_0 = _forward_layer(
-        squash, row_whole + byte * _GATES, unit_whole, states, inputs, gates, before_0, own_0, own_0, 0
-    )
-    new_1 = _forward_layer(
-        squash,
-        row_whole + (256 + byte) * _GATES,
-        unit_whole + _INPUTS * _GATES,
-        states + _UNITS,
-        inputs + _INPUTS,
-        gates + _KEPT * _UNITS,
-        before_1,
-        own_1,
-        new_0,
-        1,
-    )
-    tl.store(outputs, new_0.to(tl.int16))
-    tl.store(outputs + _UNITS, new_1.to(tl.int16))
-    node = tl.arange(0, _UNITS)
-    for first in tl.static_range(0, 256, _UNITS):
-        at = node_whole + (first + node)[:, None] * _OUTPUTS + unit[None, :]
-        total = _by_row(tl.load(at), new_0) + _by_row(tl.load(at + _UNITS), new_1)
-        tl.store(logits + lane * 256 + first + node, _bounded(total >> 13, _LOGIT_MOST))
+    row = row_whole + byte * _GATES
+    forget, output, candidate = _by_row(own_f, own_0), _by_row(own_o, own_0), _by_row(own_g, own_0)
+    below = _take_in(squash, row, forget, output, candidate, states, inputs, gates, before_0, own_0)
+    inputs += _INPUTS
+    tl.store(inputs + _UNITS + unit, below.to(tl.int16))
+    row += 256 * _GATES
+    states += _UNITS
+    gates += _KEPT * _UNITS
+    forget = _by_row(next_f, own_1) + _by_row(up_f, below)
+    output = _by_row(next_o, own_1) + _by_row(up_o, below)
+    candidate = _by_row(next_g, own_1) + _by_row(up_g, below)
+    upper = _take_in(squash, row, forget, output, candidate, states, inputs, gates, before_1, own_1)
+    new_outputs += lane * _OUTPUTS + unit
+    tl.store(new_outputs, below.to(tl.int16))
+    tl.store(new_outputs + _UNITS, upper.to(tl.int16))
 
 
 @triton.jit
@@ -262,7 +238,7 @@ def _learn_nodes(
     node_weights,
     node_squares,
     node_whole,
-    all_outputs,
+    outputs,
     logits,
     totals,
     step,
@@ -270,7 +246,7 @@ def _learn_nodes(
     lanes,
     steps,
 ):
-    """Let some nodes learn from the step's bytes, and add up what the outputs' slopes are made of."""
+    """Let some nodes learn from a step's bytes, and add up what the outputs' slopes are made of."""
     node = first + tl.arange(0, _NODES_A_PROGRAM)
     output = tl.arange(0, _OUTPUTS)
     bit_number = node * 0
@@ -280,13 +256,14 @@ def _learn_nodes(
     whole = tl.load(node_whole + at).to(tl.int32)
     gradient = whole * 0
     touched = node * 0
+    logits += (step & 1) * lanes * 256
     for lane in range(lanes):
         byte = tl.load(history + lane * (steps + _PAD).to(tl.int64) + _PAD + step).to(tl.int32)
         here = (node > 0) & (((byte | 256) >> (8 - bit_number)) == node)
         bit = (byte >> (7 - bit_number)) & 1
         own = tl.load(squash + tl.load(logits + lane * 256 + node) + _SQUASH_MOST + 1)
         error = tl.where(here, ((bit << 16) - own) >> 4, 0)
-        value = tl.load(all_outputs + lane * _OUTPUTS + output).to(tl.int32)
+        value = tl.load(outputs + lane * _OUTPUTS + output).to(tl.int32)
         gradient += error[:, None] * value[None, :]
         touched += here.to(tl.int32)
         if tl.max(here.to(tl.int32), 0) > 0:
@@ -301,9 +278,113 @@ def _learn_nodes(
         tl.store(node_whole + at, rounded, mask=inside)
 
 
+@triton.jit(do_not_specialize=["lanes", "steps"])
+def forward_kernel(
+    squash,
+    history,
+    row_whole,
+    unit_turned,
+    node_weights,
+    node_squares,
+    node_whole,
+    outputs,
+    new_outputs,
+    states,
+    window_bytes,
+    window_inputs,
+    window_gates,
+    logits,
+    totals,
+    positions,
+    lanes,
+    steps,
+):
+    """Take the lanes' last bytes into their units, a program each, and let nodes learn from them in others.
+
+    Nodes learn by outputs and logits that predicted these bytes; new outputs lie elsewhere. `unit_turned` are
+    whole weights by [layers, gates, inputs]: sums of what lies side by side need no other warp.
+    """
+    follow()
+    program = tl.program_id(0)
+    step = tl.load(positions)
+    if program < lanes:
+        _forward(
+            squash,
+            history,
+            row_whole,
+            unit_turned,
+            outputs,
+            new_outputs,
+            states,
+            window_bytes,
+            window_inputs,
+            window_gates,
+            step,
+            program,
+            lanes,
+            steps,
+        )
+    elif step > 0:
+        _learn_nodes(
+            squash,
+            history,
+            node_weights,
+            node_squares,
+            node_whole,
+            outputs,
+            logits,
+            totals,
+            step - 1,
+            (program - lanes) * _NODES_A_PROGRAM,
+            lanes,
+            steps,
+        )
+
+
+@triton.jit(do_not_specialize=["lanes"])
+def logits_kernel(node_whole, outputs, new_outputs, window_slopes, logits, totals, positions, lanes):
+    """Make the logits of all nodes, some of a lane a program; then a program for what else a lane has to do.
+
+    That takes over the new outputs, and makes the slopes of those before, in 2^-14, of sums of errors times
+    weights. Logits are [2, lanes, 256]: those of even steps, and of odd ones.
+    """
+    follow()
+    program = tl.program_id(0)
+    lane = program % lanes
+    output = tl.arange(0, _OUTPUTS)
+    value = tl.load(new_outputs + lane * _OUTPUTS + output)
+    step = tl.load(positions)
+    if program < _NODE_PROGRAMS * lanes:
+        node = program // lanes * _NODES_A_PROGRAM + tl.arange(0, _NODES_A_PROGRAM)
+        weight = tl.load(node_whole + node[:, None] * _OUTPUTS + output[None, :])
+        total = _by_row(weight, value.to(tl.int32))
+        tl.store(logits + ((step & 1) * lanes + lane) * 256 + node, _bounded(total >> 13, _LOGIT_MOST))
+    else:
+        tl.store(outputs + lane * _OUTPUTS + output, value)
+        if step > 0:
+            at = totals + lane * _OUTPUTS + output
+            total = tl.load(at)
+            tl.store(at, output * 0)
+            place = (step - 1) % _WINDOW * lanes + lane
+            tl.store(window_slopes + place * _OUTPUTS + output, (total + 512) >> 10)
+
+
+@triton.jit(do_not_specialize=["lanes"])
+def back_kernel(unit_whole, window_gates, window_slopes, window_deltas, positions, lanes):
+    """Go back over a lane's last window, if it has ended; a program a lane."""
+    follow()
+    lane = tl.program_id(0)
+    step = tl.load(positions)
+    if lane == 0:
+        tl.store(positions + 1, step + 1)
+    if (step > 0) & (step % _WINDOW == 0):
+        gates = window_gates + (step // _WINDOW - 1 & 1) * (_WINDOW * lanes * _LAYERS * _KEPT * _UNITS)
+        _go_back(unit_whole, gates, window_slopes, window_deltas, lane, lanes)
+
+
 @triton.jit
 def _move_gates(weights, squares, whole, gradient):
-    """Move the weights of a layer's gates, [wide], along their gradient."""
+    """Move the weights of a layer's gates, [wide], along their gradient; returns their whole numbers."""
     gate = tl.arange(0, _WIDE)
     inside = gate < _GATES
     weight = tl.load(weights + gate, mask=inside, other=0.0)
@@ -312,6 +393,7 @@ def _move_gates(weights, squares, whole, gradient):
     tl.store(weights + gate, weight, mask=inside)
     tl.store(squares + gate, square, mask=inside)
     tl.store(whole + gate, rounded, mask=inside)
+    return rounded
 
 
 @triton.jit
@@ -325,7 +407,7 @@ def _sum_of_deltas(factors, deltas, first, count, layer):
 
 
 @triton.jit
-def _learn_input(unit_weights, unit_squares, unit_whole, inputs, deltas, number, lanes):
+def _learn_input(unit_weights, unit_squares, unit_whole, unit_turned, inputs, deltas, number, lanes):
     """Move the weights that read one of a layer's inputs; those of the first layer come first."""
     layer = (number >= _UNITS).to(tl.int32)
     number -= layer * _UNITS
@@ -337,7 +419,10 @@ def _learn_input(unit_weights, unit_squares, unit_whole, inputs, deltas, number,
         value = tl.load(at, mask=place < count, other=0).to(tl.int32)
         gradient += _sum_of_deltas(value, deltas, first, count, layer)
     at = (layer * _INPUTS + number) * _GATES
-    _move_gates(unit_weights + at, unit_squares + at, unit_whole + at, gradient)
+    rounded = _move_gates(unit_weights + at, unit_squares + at, unit_whole + at, gradient)
+    gate = tl.arange(0, _WIDE)
+    turned = unit_turned + (layer * _GATES + gate) * _INPUTS + number
+    tl.store(turned, rounded, mask=gate < _GATES)
 
 
 @triton.jit
@@ -363,55 +448,35 @@ def _learn_byte(row_weights, row_squares, row_whole, bytes_, deltas, byte, lanes
         _move_gates(row_weights + at, row_squares + at, row_whole + at, gradient_1)
 
 
-@triton.jit(do_not_specialize=["lanes", "steps"])
+@triton.jit(do_not_specialize=["lanes"])
 def learn_kernel(
-    squash,
-    history,
     row_weights,
     row_squares,
     row_whole,
     unit_weights,
     unit_squares,
     unit_whole,
-    node_weights,
-    node_squares,
-    node_whole,
-    all_outputs,
+    unit_turned,
     window_bytes,
     window_inputs,
     window_deltas,
-    logits,
-    totals,
-    position,
+    positions,
     lanes,
-    steps,
 ):
-    """Learn from a step: nodes every time, units and bytes after the first step of a window."""
+    """Let units and bytes learn from a window after the first step of the next; and count the step."""
     follow()
     program = tl.program_id(0)
-    step = tl.load(position)
-    if program < _NODE_PROGRAMS:
-        _learn_nodes(
-            squash,
-            history,
-            node_weights,
-            node_squares,
-            node_whole,
-            all_outputs,
-            logits,
-            totals,
-            step,
-            program * _NODES_A_PROGRAM,
-            lanes,
-            steps,
-        )
-    elif (step > 0) & (step % _WINDOW == 0):
+    end = tl.load(positions + 1)
+    step = end - 1
+    if program == 0:
+        tl.store(positions, end)
+    if (step > 0) & (step % _WINDOW == 0):
         before = ((step // _WINDOW - 1) & 1) * (_WINDOW * lanes)
-        number = program - _NODE_PROGRAMS
-        if number < _INPUT_PROGRAMS:
+        if program < _INPUT_PROGRAMS:
             inputs = window_inputs + before * (_LAYERS * _INPUTS)
-            _learn_input(unit_weights, unit_squares, unit_whole, inputs, window_deltas, number, lanes)
+            weights = unit_weights, unit_squares, unit_whole, unit_turned
+            _learn_input(*weights, inputs, window_deltas, program, lanes)
         else:
-            byte = number - _INPUT_PROGRAMS
+            byte = program - _INPUT_PROGRAMS
             seen = window_bytes + before
             _learn_byte(row_weights, row_squares, row_whole, seen, window_deltas, byte, lanes)
