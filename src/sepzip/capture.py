@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .exact.kernels.aside import CAPTURE_PRIORITY
 
-__all__ = ["Stepper", "captured", "pinned_copy"]
+__all__ = ["STEPS_A_GRAPH", "Stepper", "captured", "pinned_copy"]
 
-_STEPS_A_GRAPH = 16
+STEPS_A_GRAPH = 16
 
 _capturing = threading.Lock()
 """Held while a graph is captured: one thread at a time."""
@@ -45,7 +45,7 @@ def captured(
 
 
 class Stepper:
-    """Runs a step again and again, as captured graphs of one step and of many, each with `end` behind them.
+    """Runs a step again and again, as captured graphs of one step and of many, each with `end` behind it.
 
     Each is queued inside what `turn` returns: a step may work in what others work in too.
     """
@@ -56,7 +56,10 @@ class Stepper:
         device: torch.device,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         end: Callable[[], None] | None = None,
+        lengths: tuple[int, ...] = (STEPS_A_GRAPH, 1),
     ) -> None:
+        """Make graphs of as many steps as `lengths` say, the most first and one last."""
+        self._lengths = lengths
         self._step = step
         self._end = end
         self._device = device
@@ -79,7 +82,7 @@ class Stepper:
                     self._is_warm = True
                     steps -= 1
                     continue
-                count = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
+                count = next(length for length in self._lengths if length <= steps)
                 if count not in self._graphs:
                     self._graphs[count] = captured(self._step, count, self._device, self._end)
                 self._graphs[count].replay()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 
 import torch
+import triton
 from torch import Tensor
 
 from ..exact.kernels.aside import CAPTURE_PRIORITY
 from ..exact.kernels.elements import CHAINED
 from .kernels.recurrent import (
+    AHEAD,
     BACK_WARPS,
     FORWARD_WARPS,
     LEARN_PROGRAMS,
@@ -25,12 +27,15 @@ from .recurrent import LAYERS, UNITS
 
 __all__ = ["RecurrentBeside"]
 
+_LANES_AT_ONCE = 8
+"""Lanes from which nodes learn at the same time."""
+
 
 class RecurrentBeside:
     """Queues the network's kernels: where steps are captured, in a branch that lasts from each into the next.
 
     Of a step the contexts wait for the logits alone. Decoding, the network waits for the byte that was found,
-    and not for what contexts learn from it. Encoding, it is up to two steps ahead.
+    and not for what contexts learn from it. Encoding, it is some steps ahead.
     """
 
     def __init__(self, arrays: dict[str, Tensor], lanes: int, steps: int, device: torch.device) -> None:
@@ -40,8 +45,8 @@ class RecurrentBeside:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         self._arrays, self._lanes, self._steps, self._device = arrays, lanes, steps, device
-        self.logits = zeros(2, lanes, 256)
-        """Of even steps, and of odd ones."""
+        self.logits = zeros(AHEAD, lanes, 256)
+        """Those of a step are at its number, modulo AHEAD."""
         self._new_outputs = zeros(lanes, LAYERS * UNITS, dtype=torch.int16)
         self._unit_turned = arrays["unit_whole"].transpose(1, 2).contiguous()
         self._totals = zeros(lanes, LAYERS * UNITS)
@@ -50,7 +55,7 @@ class RecurrentBeside:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device, priority=CAPTURE_PRIORITY)
-        self._predicted: deque[torch.cuda.Event] = deque(maxlen=2)
+        self._predicted: deque[torch.cuda.Event] = deque(maxlen=AHEAD)
         self._has_forked = False
 
     def step(self, decodes: bool) -> None:
@@ -60,7 +65,7 @@ class RecurrentBeside:
             self._learn()
             return
         contexts = torch.cuda.current_stream(self._device)
-        ahead = 1 if decodes else 2
+        ahead = 1 if decodes else AHEAD
         if not self._has_forked:
             self._stream.wait_stream(contexts)
             self._predicted.clear()
@@ -104,6 +109,7 @@ class RecurrentBeside:
             self._positions,
             lanes,
             self._steps,
+            AT_ONCE=min(triton.next_power_of_2(lanes), _LANES_AT_ONCE),
             num_warps=FORWARD_WARPS,
             **CHAINED,
         )

@@ -25,6 +25,9 @@ from .state import FINGERPRINTED, fingerprint_of
 
 __all__ = ["GraphMemoryDecoding", "GraphMemoryEncoding"]
 
+_GRAPHS = (64, 8, 1)
+"""Steps of a graph. Between two graphs a GPU rests for as long as half a step takes of a memory."""
+
 
 class _Chunk:
     """What a chunk of steps leaves: copies on their way to the host, and when they are there."""
@@ -72,7 +75,7 @@ class GraphMemoryEncoding:
         self._coders = DeviceCoders.new(lanes, len(coders.data), target)
         self._coders.load(coders)
         self._first = self._coders.at.clone()
-        self._stepper = Stepper(self._step, target, end=self._memory.join)
+        self._stepper = Stepper(self._step, target, end=self._memory.join, lengths=_GRAPHS)
         self._staged = [
             torch.empty((CHUNK_STEPS, lanes), dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)
         ]
@@ -156,7 +159,9 @@ class GraphMemoryDecoding:
         if self._coders is None or len(self._coders.data) < room:
             # Blocks end where they are seen to be full, a little late: most others fit as well.
             self._coders = DeviceCoders.new(self._lanes, room + room // 4 if more else room, self._device)
-            self._stepper = Stepper(self._step, self._device, end=self._memory.join)
+            self._stepper = Stepper(
+                self._step, self._device, end=self._memory.join, lengths=_GRAPHS
+            )
         self._coders.load(parsed)
 
     def _step(self) -> None:

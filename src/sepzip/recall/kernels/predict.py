@@ -44,6 +44,7 @@ from .fields import (
     go_on_with_match,
     take_in,
 )
+from .recurrent import AHEAD
 
 __all__ = ["FREE", "count_of", "predict_kernel"]
 
@@ -78,6 +79,7 @@ _APM_MOST = tl.constexpr(APM_STEP * (APM_POINTS - 1) // 2 - 1)
 _APM_HALF = tl.constexpr(APM_STEP // 2)
 _NIBBLE = tl.constexpr(NIBBLE)
 _CONSTANT = tl.constexpr(256)
+_AHEAD = tl.constexpr(AHEAD)
 _LEAST = tl.constexpr(2)
 _MOST = tl.constexpr(65536 - _LEAST.value)
 _WHOLE = tl.constexpr(0xFFFFFFFF)
@@ -573,7 +575,7 @@ def predict_kernel(
     followed_one += lane * 256
     if INSTRUCTIONS:
         followed_code += lane * _CODES
-    logits += ((step & 1) * lanes + lane) * 256
+    logits += (step % _AHEAD * lanes + lane) * 256
     active = (step < steps - 1) | (lane < longer)
     last = tl.load(row + (step - 1)).to(tl.int32)
     before = tl.load(row + (step - 2)).to(tl.int32)

@@ -18,6 +18,7 @@ from ..recurrent import LAYERS, UNITS, WHOLE, WINDOW
 from ..state import PAD
 
 __all__ = [
+    "AHEAD",
     "BACK_WARPS",
     "FORWARD_WARPS",
     "LEARN_PROGRAMS",
@@ -30,7 +31,10 @@ __all__ = [
     "logits_kernel",
 ]
 
-FORWARD_WARPS, LOGIT_WARPS, BACK_WARPS, LEARN_WARPS = 8, 4, 16, 4
+AHEAD = 4
+"""Steps of which logits are there: so far the network may be ahead of the contexts, encoding."""
+
+FORWARD_WARPS, LOGIT_WARPS, BACK_WARPS, LEARN_WARPS = 16, 4, 16, 4
 
 _UNITS = tl.constexpr(UNITS)
 _LAYERS = tl.constexpr(LAYERS)
@@ -53,6 +57,7 @@ LEARN_PROGRAMS = _INPUT_PROGRAMS.value + 256
 """Programs of `learn_kernel`: for a layer's inputs, and for bytes."""
 
 _PLACES = tl.constexpr(16)
+_AHEAD = tl.constexpr(AHEAD)
 _WIDE = tl.constexpr(1 << (3 * UNITS - 1).bit_length())
 
 _KEEP = tl.constexpr(float(np.float32(0.999)))
@@ -104,15 +109,28 @@ def _by_row(weight, vector):
 
 
 @triton.jit
-def _go_back_layer(gates, deltas, own, later, cell):
-    """Go back a step in a layer; returns the slopes of the sums of its gates, and by its states before."""
+def _kept_of_layer(gates, slopes):
+    gates += tl.arange(0, _UNITS)
+    f, o = tl.load(gates).to(tl.int32), tl.load(gates + _UNITS).to(tl.int32)
+    g, before = tl.load(gates + 2 * _UNITS).to(tl.int32), tl.load(gates + 3 * _UNITS).to(tl.int32)
+    after = tl.load(gates + 4 * _UNITS).to(tl.int32)
+    return f, o, g, before, after, tl.load(slopes + tl.arange(0, _UNITS))
+
+
+@triton.jit
+def _kept(window_gates, window_slopes, place):
+    """Return what was kept of a step of both layers, and the slopes of their outputs."""
+    gates = window_gates + place * (_LAYERS * _KEPT * _UNITS)
+    slopes = window_slopes + place * _OUTPUTS
+    return _kept_of_layer(gates, slopes), _kept_of_layer(gates + _KEPT * _UNITS, slopes + _UNITS)
+
+
+@triton.jit
+def _go_back_layer(kept, deltas, more, cell):
+    """Go back a step in a layer; returns the slopes of its gates' sums, and by its states before."""
     unit = tl.arange(0, _UNITS)
-    f = tl.load(gates + unit).to(tl.int32)
-    o = tl.load(gates + _UNITS + unit).to(tl.int32)
-    g = tl.load(gates + 2 * _UNITS + unit).to(tl.int32)
-    before = tl.load(gates + 3 * _UNITS + unit).to(tl.int32)
-    after = tl.load(gates + 4 * _UNITS + unit).to(tl.int32)
-    slope = _bounded(own + later, _SLOPE_MOST)
+    f, o, g, before, after, own = kept
+    slope = _bounded(own + more, _SLOPE_MOST)
     by_output = _fifteenth(_fifteenth(slope * after) * _fifteenth(o * (_ONE - o)))
     c = _bounded(cell + _fifteenth(slope * o), _SLOPE_MOST)
     by_forget = (c * ((before - g) >> 1) + (1 << 13)) >> 14
@@ -145,17 +163,20 @@ def _go_back(unit_whole, gates_of_window, window_slopes, window_deltas, lane, la
     own_f, own_o, own_g = _three(unit_whole, _GATES, _UNITS)
     next_f, next_o, next_g = _three(unit_whole + _INPUTS * _GATES, _GATES, _UNITS)
     down_f, down_o, down_g = _three(unit_whole + (_INPUTS + _UNITS) * _GATES, _GATES, _UNITS)
+    place = (_WINDOW - 1) * lanes + lane
+    kept_0, kept_1 = _kept(gates_of_window, window_slopes, place)
     for back in range(_WINDOW):
-        place = (_WINDOW - 1 - back) * lanes + lane
-        slopes = window_slopes + place * _OUTPUTS + unit
-        gates = gates_of_window + place * (_LAYERS * _KEPT * _UNITS)
+        now_0, now_1 = kept_0, kept_1
+        slopes = window_slopes + place * _OUTPUTS
         deltas = window_deltas + place * (_LAYERS * _GATES)
-        own_0, own_1 = tl.load(slopes), tl.load(slopes + _UNITS)
-        f, o, g, cell_1 = _go_back_layer(gates + _KEPT * _UNITS, deltas + _GATES, own_1, later_1, cell_1)
+        # What the step before needs is on its way meanwhile; before the first one there is none.
+        place = tl.maximum((_WINDOW - 2 - back) * lanes, 0) + lane
+        kept_0, kept_1 = _kept(gates_of_window, window_slopes, place)
+        f, o, g, cell_1 = _go_back_layer(now_1, deltas + _GATES, later_1, cell_1)
         later_1 = _slope_of_inputs(next_f, next_o, next_g, f, o, g)
-        own_0 += _slope_of_inputs(down_f, down_o, down_g, f, o, g)
-        tl.store(slopes, own_0)
-        f, o, g, cell_0 = _go_back_layer(gates, deltas, own_0, later_0, cell_0)
+        from_above = _slope_of_inputs(down_f, down_o, down_g, f, o, g)
+        tl.store(slopes + unit, now_0[5] + from_above)
+        f, o, g, cell_0 = _go_back_layer(now_0, deltas, later_0 + from_above, cell_0)
         later_0 = _slope_of_inputs(own_f, own_o, own_g, f, o, g)
 
 
@@ -245,6 +266,7 @@ def _learn_nodes(
     first,
     lanes,
     steps,
+    AT_ONCE: tl.constexpr,
 ):
     """Let some nodes learn from a step's bytes, and add up what the outputs' slopes are made of."""
     node = first + tl.arange(0, _NODES_A_PROGRAM)
@@ -256,18 +278,24 @@ def _learn_nodes(
     whole = tl.load(node_whole + at).to(tl.int32)
     gradient = whole * 0
     touched = node * 0
-    logits += (step & 1) * lanes * 256
-    for lane in range(lanes):
-        byte = tl.load(history + lane * (steps + _PAD).to(tl.int64) + _PAD + step).to(tl.int32)
-        here = (node > 0) & (((byte | 256) >> (8 - bit_number)) == node)
-        bit = (byte >> (7 - bit_number)) & 1
-        own = tl.load(squash + tl.load(logits + lane * 256 + node) + _SQUASH_MOST + 1)
-        error = tl.where(here, ((bit << 16) - own) >> 4, 0)
-        value = tl.load(outputs + lane * _OUTPUTS + output).to(tl.int32)
-        gradient += error[:, None] * value[None, :]
-        touched += here.to(tl.int32)
-        if tl.max(here.to(tl.int32), 0) > 0:
-            tl.atomic_add(totals + lane * _OUTPUTS + output, tl.sum(error[:, None] * whole, 0), sem="relaxed")
+    logits += (step % _AHEAD) * lanes * 256
+    for begin in range(0, lanes, AT_ONCE):
+        lane = begin + tl.arange(0, AT_ONCE)
+        byte = tl.load(history + lane * (steps + _PAD).to(tl.int64) + _PAD + step, mask=lane < lanes, other=0)
+        byte = byte.to(tl.int32)[:, None]
+        here = (lane < lanes)[:, None] & (node > 0)[None, :]
+        here = here & (((byte | 256) >> (8 - bit_number)[None, :]) == node[None, :])
+        touched += tl.sum(here.to(tl.int32), 0)
+        if tl.max(touched, 0) > 0:
+            bit = (byte >> (7 - bit_number)[None, :]) & 1
+            logit = tl.load(logits + lane[:, None] * 256 + node[None, :], mask=here, other=0)
+            own = tl.load(squash + logit + _SQUASH_MOST + 1)
+            error = tl.where(here, ((bit << 16) - own) >> 4, 0)[:, :, None]
+            place = lane[:, None] * _OUTPUTS + output[None, :]
+            value = tl.load(outputs + place, mask=(lane < lanes)[:, None], other=0).to(tl.int32)
+            gradient += tl.sum(error * value[:, None, :], 0)
+            adds = (tl.max(here.to(tl.int32), 1) > 0)[:, None] & (output >= 0)[None, :]
+            tl.atomic_add(totals + place, tl.sum(error * whole[None, :, :], 1), mask=adds, sem="relaxed")
     if tl.max(touched, 0) > 0:
         inside = (touched > 0)[:, None] & (output >= 0)[None, :]
         weight = tl.load(node_weights + at, mask=inside, other=0.0)
@@ -298,6 +326,7 @@ def forward_kernel(
     positions,
     lanes,
     steps,
+    AT_ONCE: tl.constexpr,
 ):
     """Take the lanes' last bytes into their units, a program each, and let nodes learn from them in others.
 
@@ -338,6 +367,7 @@ def forward_kernel(
             (program - lanes) * _NODES_A_PROGRAM,
             lanes,
             steps,
+            AT_ONCE,
         )
 
 
@@ -346,7 +376,7 @@ def logits_kernel(node_whole, outputs, new_outputs, window_slopes, logits, total
     """Make the logits of all nodes, some of a lane a program; then a program for what else a lane has to do.
 
     That takes over the new outputs, and makes the slopes of those before, in 2^-14, of sums of errors times
-    weights. Logits are [2, lanes, 256]: those of even steps, and of odd ones.
+    weights. Logits are [AHEAD, lanes, 256], those of further steps in turn.
     """
     follow()
     program = tl.program_id(0)
@@ -358,7 +388,7 @@ def logits_kernel(node_whole, outputs, new_outputs, window_slopes, logits, total
         node = program // lanes * _NODES_A_PROGRAM + tl.arange(0, _NODES_A_PROGRAM)
         weight = tl.load(node_whole + node[:, None] * _OUTPUTS + output[None, :])
         total = _by_row(weight, value.to(tl.int32))
-        tl.store(logits + ((step & 1) * lanes + lane) * 256 + node, _bounded(total >> 13, _LOGIT_MOST))
+        tl.store(logits + (step % _AHEAD * lanes + lane) * 256 + node, _bounded(total >> 13, _LOGIT_MOST))
     else:
         tl.store(outputs + lane * _OUTPUTS + output, value)
         if step > 0:
