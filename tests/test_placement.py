@@ -68,9 +68,10 @@ def machine(stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
         (5, 64 * MIB, "cuda"),
         (1, 4 * MIB, "cpu"),
         (1, 64 * MIB, "cuda"),
-        (8, MIB, "cpu"),
+        (8, MIB // 2, "cpu"),
         (8, 64 * MIB, "cuda"),
-        (9, 64 * MIB, "cpu"),
+        (9, MIB, "cpu"),
+        (9, 64 * MIB, "cuda"),
     ],
 )
 def test_a_gpu_is_for_many_lanes_and_much_input(level: int, size: int, expected: str) -> None:

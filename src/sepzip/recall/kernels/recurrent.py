@@ -34,7 +34,7 @@ __all__ = [
 AHEAD = 4
 """Steps of which logits are there: so far the network may be ahead of the contexts, encoding."""
 
-FORWARD_WARPS, LOGIT_WARPS, BACK_WARPS, LEARN_WARPS = 16, 4, 16, 4
+FORWARD_WARPS, LOGIT_WARPS, BACK_WARPS, LEARN_WARPS = 8, 4, 16, 4
 
 _UNITS = tl.constexpr(UNITS)
 _LAYERS = tl.constexpr(LAYERS)
