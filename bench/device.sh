@@ -34,9 +34,9 @@ all=cuda:0
 [ "$(nvidia-smi -L | wc -l)" -gt 1 ] && all=cuda:0,1
 python bench/streams.py "$files/$largest" --size 32M --segment 4M --streams 1 4 --device cuda:0 $all --level 1 \
     | tee "$out/streams.jsonl" || failed=1
-for pool in shared isolated; do
-    python bench/streams.py "$files/$largest" --size 4M --segment 1M --streams 1 4 --device cuda:0 --network pac --workspaces $pool \
-        | tee -a "$out/streams.jsonl" || failed=1
+for network in pac patchtst; do
+    python bench/streams.py "$files/$largest" --size 4M --segment 1M --streams 4 --device cuda:0 --network $network \
+        --workspaces 1 2 4 | tee -a "$out/streams.jsonl" || failed=1
 done
 python bench/start.py "$files/$largest" --device cuda | tee "$out/start.jsonl" || failed=1
 

@@ -2,11 +2,11 @@
 
     python bench/streams.py FILE [--size 64M] [--segment 8M] [--streams 1 2 4] [--device cuda:0 cuda:0,1]
                             [--level L | --network NAME] [--no-seb] [--lanes N]
-                            [--workspaces shared isolated]
+                            [--workspaces 1 2 4]
 
-The file, repeated until it is as long as --size, is compressed and decompressed in memory. --workspaces
-shared lets all segments in flight share the memory of a step, isolated none; unless told, large models share
-it. Of 0 streams, segments are coded one after the other and nothing overlaps. Prints a JSON line for each
+The file, repeated until it is as long as --size, is compressed and decompressed in memory. --workspaces says
+how many workspaces, memory that only lives within a step, the segments in flight on a GPU share; unless told,
+that depends on the model. Of 0 streams, segments are coded one after the other and nothing overlaps. Prints a JSON line for each
 combination: `step_share` is the share of the wall clock times the streams in which a step was under way or
 waited for its turn; `busy` the share of the wall clock in which a GPU ran any kernel, as its driver says;
 `peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled before the clock
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--network")
     parser.add_argument("--no-seb", action="store_true")
     parser.add_argument("--lanes", type=int)
-    parser.add_argument("--workspaces", choices=["shared", "isolated"], nargs="+", default=[None])
+    parser.add_argument("--workspaces", type=int, nargs="+", default=[None])
     options = parser.parse_args()
     preset = presets.resolve(
         options.level, options.network, not options.no_seb, options.lanes, options.segment
@@ -65,11 +65,11 @@ def main() -> int:
     for name in names:
         warm_up(content, preset, name)
     outputs, all_same = set(), True
-    for device, streams, kind in itertools.product(options.device, options.streams, options.workspaces):
+    for device, streams, most in itertools.product(options.device, options.streams, options.workspaces):
         for name in names:
-            workspaces(torch.device(name)).shared = None if kind is None else kind == "shared"
+            workspaces(torch.device(name)).most = most
         result = measure(content, preset, device, streams)
-        settings = {"device": device, "streams": streams, "workspaces": kind or "by size"}
+        settings = {"device": device, "streams": streams, "workspaces": most or "by model"}
         print(json.dumps(settings | result), flush=True)
         outputs.add(result["sha256"])
         all_same &= result["same"]

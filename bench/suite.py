@@ -210,13 +210,13 @@ def _in_segments(preset: presets.Preset, data: bytes) -> presets.Preset:
 
 def _round_trip(case: Case, preset: presets.Preset, data: bytes, device: str) -> dict[str, Any]:
     lent = workspaces(torch.device(device))
-    lent.shared = None if case.shared else False
+    lent.most = None if case.shared else case.streams
     try:
         if torch.device(device).type == "cuda":
             streams.warm_up(data, preset, device)
         return streams.measure(data, preset, device, case.streams)
     finally:
-        lent.shared = None
+        lent.most = None
 
 
 def _loss(data: bytes, settings: presets.ModelSettings, lanes: int, device: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ def test_every_step_runs_once_in_a_turn(counts: list[int], monkeypatch: pytest.M
         step: Callable[[], None], steps: int, device: torch.device, end: Callable[[], None]
     ) -> Graph:
         assert end is settle
+        assert not in_turn
         captures.append(steps)
         return Graph(steps)
 
@@ -54,4 +56,56 @@ def test_every_step_runs_once_in_a_turn(counts: list[int], monkeypatch: pytest.M
         stepper.run(count)
         assert done == before + count
     assert len(set(captures)) == len(captures)
-    assert turns <= done
+    # One to get warm in, and one for each time that steps were asked for.
+    assert turns <= 1 + len(counts)
+
+
+def test_what_was_forgotten_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    captures: list[int] = []
+    graph = SimpleNamespace(replay=lambda: None)
+    monkeypatch.setattr(
+        capture, "captured", lambda step, steps, device, end: [captures.append(steps), graph][1]
+    )
+    stepper = capture.Stepper(lambda: None, torch.device("cpu"))
+    for _ in range(2):
+        stepper.run(34)
+        stepper.run(34)
+        assert sorted(captures) == [1, 16]
+        captures.clear()
+        stepper.forget()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on a GPU alone")
+def test_a_capture_does_not_wait_for_the_device() -> None:
+    device = torch.device("cuda:0")
+    counter = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def step() -> None:
+        counter.add_(1)
+
+    def end() -> None:
+        counter.mul_(2)
+
+    step()
+    torch.cuda.synchronize()
+    torch.cuda._sleep(1_000_000_000)
+    asleep = torch.cuda.Event()
+    asleep.record()
+    graph = capture.captured(step, 3, device, end)
+    assert not asleep.query()
+    graph.replay()
+    graph.replay()
+    assert counter.item() == ((1 + 3) * 2 + 3) * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on a GPU alone")
+def test_a_step_that_fails_ends_its_capture() -> None:
+    def step() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        capture.captured(step, 1, torch.device("cuda:0"))
+    assert not torch.cuda.is_current_stream_capturing()
+    counter = torch.zeros(1, device="cuda:0")
+    capture.captured(lambda: counter.add_(1), 2, torch.device("cuda:0")).replay()
+    assert counter.item() == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -68,3 +71,59 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
         assert decoder.words_left == 0
         assert dropped == 2 * (settings.drop_step > 0)
         assert int(model.fingerprint().item()) == block.fingerprint
+
+
+@pytest.mark.parametrize(
+    "settings", [_SEB, _PLAIN, _DROPPING, _TOKENS], ids=["seb", "plain", "dropping", "tokens"]
+)
+def test_models_work_in_turns_in_one_workspace(settings: ModelSettings) -> None:
+    """Whatever a step finds there, also what was made while another model had steps."""
+    lanes, chunk_steps = 3, 3
+    symbols = torch.from_numpy(np.random.default_rng(0).integers(97, 101, (2, 3, lanes), np.uint8)).to(DEVICE)
+
+    def steps(model: FusedModel, number: int) -> Iterator[None]:
+        model.begin_chunk(0)
+        model.history[settings.context : settings.context + chunk_steps].copy_(symbols[number])
+        for _ in range(chunk_steps):
+            model.predict()
+            model.learn()
+            model.count(1)
+            yield
+
+    def new(workspace: Workspace) -> FusedModel:
+        return FusedModel(settings, lanes, chunk_steps, DEVICE, workspace)
+
+    with torch.inference_mode():
+        alone = []
+        for number in range(2):
+            model = new(Workspace(DEVICE))
+            list(steps(model, number))
+            alone.append(int(model.fingerprint().item()))
+        shared = Workspace(DEVICE)
+        first = new(shared)
+        of_first = steps(first, 0)
+        next(of_first)
+        size = shared.size
+        second = new(shared)
+        of_second = steps(second, 1)
+        for turn in (of_second, of_first, of_second, of_second, of_first):
+            next(turn)
+        assert [int(model.fingerprint().item()) for model in (first, second)] == alone
+        assert shared.size == size or settings.drop_step
+
+
+def test_a_model_goes_when_nobody_needs_it() -> None:
+    """It knows nothing that knows it: its memory is free at once, not when garbage is next collected."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for settings in (_SEB, _PLAIN, _DROPPING, _TOKENS):
+            with torch.inference_mode():
+                workspace = Workspace(DEVICE)
+                model = FusedModel(settings, 3, 3, DEVICE, workspace)
+                gone = [weakref.ref(x) for x in (model, model.history, workspace)]
+                del model, workspace
+            assert [x() for x in gone] == [None] * 3
+    finally:
+        if collects:
+            gc.enable()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import weakref
+from collections import Counter
 
 import pytest
 import torch
 
 from conftest import TINY
-from sepzip.memory import LARGE_MODEL, parameter_count
+from sepzip.memory import workspaces_for
 from sepzip.presets import NETWORKS
 from sepzip.tensors import _Streams
 from sepzip.workspaces import Workspaces, workspaces
@@ -19,11 +22,10 @@ LARGE = NETWORKS["pac"][True].model
 
 def test_large_models_of_one_kind_take_turns() -> None:
     pool = Workspaces(CPU)
-    assert parameter_count(LARGE, 4) >= LARGE_MODEL
-    first = pool.lend(LARGE, 4)
-    assert pool.lend(LARGE, 4) is first
-    assert pool.lend(LARGE, 5) is not first
-    assert pool.lend(LARGE, 5).workspace is not first.workspace
+    assert workspaces_for(LARGE, 4) == 1
+    first, second, other = pool.lend(LARGE, 4), pool.lend(LARGE, 4), pool.lend(LARGE, 5)
+    assert second.workspace is first.workspace
+    assert other.workspace is not first.workspace
 
 
 def test_a_workspace_goes_with_the_last_that_works_in_it() -> None:
@@ -38,25 +40,107 @@ def test_a_workspace_goes_with_the_last_that_works_in_it() -> None:
 
 def test_small_models_have_one_each() -> None:
     pool = Workspaces(CPU)
+    assert workspaces_for(TINY, 4) is None
     first = pool.lend(TINY, 4)
     assert pool.lend(TINY, 4).workspace is not first.workspace
 
 
-def test_large_models_have_one_each_where_nothing_is_shared() -> None:
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_few_are_shared_evenly(most: int) -> None:
+    pool = Workspaces(CPU)
+    pool.most = most
+    loans = [pool.lend(TINY, 4) for _ in range(7)]
+    for count in range(1, 8):
+        users = Counter(id(loan.workspace) for loan in loans[:count])
+        assert len(users) == min(most, count)
+        assert max(users.values()) - min(users.values()) <= 1
+    # Whoever comes next takes the place of those that have ended.
+    left = loans[0].workspace
+    loans = [loans[0], *(loan for loan in loans if loan.workspace is not left)]
+    assert pool.lend(TINY, 4).workspace is left
+
+
+def test_how_many_there_are_can_be_set() -> None:
     pool = Workspaces(CPU)
     shared = pool.lend(LARGE, 4)
-    pool.shared = False
+    pool.most = 2
     assert pool.lend(LARGE, 4).workspace is not shared.workspace
-    pool.shared = None
-    assert pool.lend(LARGE, 4) is shared
+    pool.most = None
+    assert pool.lend(LARGE, 4).workspace is shared.workspace
 
 
-def test_small_models_can_be_told_to_share() -> None:
+class Device:
+    """Queues what streams do as a GPU would: in order within a stream, after the events it waits for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._here = threading.local()
+        self.waits: list[tuple[str, str]] = []
+        device = self
+
+        class Event:
+            def record(self, stream: str) -> None:
+                self.stream = stream
+
+        class Stream:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def wait_event(self, event: Event) -> None:
+                device.waits.append((self.name, event.stream.name))
+
+        self._stream = Stream
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _: self._here.stream)
+
+    def enter(self, name: str) -> None:
+        """Let the calling thread work on the stream of this name."""
+        self._here.stream = self._stream(name)
+
+
+def test_a_turn_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
     pool = Workspaces(CPU)
-    pool.shared = True
-    assert pool.lend(TINY, 4) is (shared := pool.lend(TINY, 4))
-    pool.shared = None
-    assert pool.lend(TINY, 4) is not shared
+    pool.most = 1
+    first, second = pool.lend(TINY, 4), pool.lend(TINY, 4)
+    for name, loan in (("a", first), ("b", second), ("a", first)):
+        device.enter(name)
+        with loan.turn():
+            pass
+    assert device.waits == [("b", "a"), ("a", "b")]
+    device.enter("b")
+    with pytest.raises(KeyError), second.turn():
+        raise KeyError
+    device.enter("a")
+    with first.turn():
+        pass
+    # What was queued before an error came may be under way.
+    assert device.waits[2:] == [("b", "a"), ("a", "b")]
+
+
+def test_one_turn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    pool = Workspaces(CPU)
+    pool.most = 2
+    loans = [pool.lend(TINY, 4) for _ in range(6)]
+    inside: Counter[int] = Counter()
+    most: Counter[int] = Counter()
+
+    def work(number: int) -> None:
+        device.enter(str(number))
+        place = id(loans[number].workspace)
+        for _ in range(50):
+            with loans[number].turn():
+                inside[place] += 1
+                most[place] = max(most[place], inside[place])
+                time.sleep(0.0001)
+                inside[place] -= 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(most.values()) == [1, 1]
 
 
 def test_a_device_has_the_same_workspaces_every_time() -> None:

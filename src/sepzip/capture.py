@@ -23,21 +23,27 @@ _capturing = threading.Lock()
 def captured(
     step: Callable[[], None], steps: int, device: torch.device, end: Callable[[], None] | None = None
 ) -> torch.cuda.CUDAGraph:
-    """Return a graph of so many calls of `step` and one of `end` behind them: none has run by that."""
-    torch.cuda.current_stream(device).synchronize()
+    """Return a graph of so many calls of `step` and one of `end` behind them: none has run by that.
+
+    The device goes on with what was queued: torch.cuda.graph would wait for all of it, of all threads, and
+    then give back memory that they are about to ask for again.
+    """
     stream = torch.cuda.Stream(device, priority=CAPTURE_PRIORITY)
     graph = torch.cuda.CUDAGraph()
-    with _capturing:
+    with _capturing, torch.cuda.stream(stream):
         collects = gc.isenabled()
         # A collection could free what another segment has left on the device, which ends a capture.
         gc.disable()
         try:
             # Other threads may be at work on streams of their own meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
                 for _ in range(steps):
                     step()
                 if end is not None:
                     end()
+            finally:
+                graph.capture_end()
         finally:
             if collects:
                 gc.enable()
@@ -47,7 +53,8 @@ def captured(
 class Stepper:
     """Runs a step again and again, as captured graphs of one step and of many, each with `end` behind it.
 
-    Each is queued inside what `turn` returns: a step may work in what others work in too.
+    Steps are queued inside what `turn` returns: they may work in what others work in too. Nothing is captured
+    there, so that nobody waits for that.
     """
 
     def __init__(
@@ -74,19 +81,23 @@ class Stepper:
 
     def run(self, steps: int) -> None:
         """Queue this many steps on the current stream."""
-        while steps:
+        if steps and not self._is_warm:
+            # Kernels are compiled and tables copied in their first calls, which must not be captured.
             with self._turn():
-                if not self._is_warm:
-                    # Kernels are compiled and tables copied in their first calls, which must not be captured.
-                    self._step()
-                    self._is_warm = True
-                    steps -= 1
-                    continue
-                count = next(length for length in self._lengths if length <= steps)
-                if count not in self._graphs:
-                    self._graphs[count] = captured(self._step, count, self._device, self._end)
-                self._graphs[count].replay()
-                steps -= count
+                self._step()
+            self._is_warm = True
+            steps -= 1
+        counts: list[int] = []
+        for length in self._lengths:
+            times, steps = divmod(steps, length)
+            counts += [length] * times
+        for count in counts:
+            if count not in self._graphs:
+                self._graphs[count] = captured(self._step, count, self._device, self._end)
+        if counts:
+            with self._turn():
+                for count in counts:
+                    self._graphs[count].replay()
 
 
 def pinned_copy(x: Tensor) -> Tensor:

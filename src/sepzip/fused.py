@@ -6,6 +6,9 @@ symbols writes them to the row that the step learns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -63,7 +66,7 @@ class FusedModel:
         self._parameters = network.parameters
         self._optimizer = optimizer = Adam(network.parameters, settings, lanes)
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
-        self._learner = Learner(optimizer.step_size(self._steps), optimizer.epsilon)
+        self._learner = learner = Learner(optimizer.step_size(self._steps), optimizer.epsilon)
         self._dropping = Dropping(settings, network.parameters, optimizer)
 
         def state(node: ParameterNode) -> Parameter:
@@ -71,16 +74,11 @@ class FusedModel:
 
         kernels = base.kernels_of(settings.network)
         self._network: FusedNetwork = kernels.fuse(
-            network, state, self._learner, lanes, self.history, self.position, self._steps, workspace
+            network, state, learner, lanes, self.history, self.position, self._steps, workspace
         )
-
-        def front() -> FusedFront:
-            made: FusedFront = kernels.fuse_front(
-                network, state, self._learner, self.history, self.position, workspace
-            )
-            return made
-
-        self._front = front
+        self._front: Callable[[], FusedFront] = partial(
+            kernels.fuse_front, network, state, learner, self.history, self.position, workspace
+        )
 
     @property
     def may_drop(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from .presets import ModelSettings
 from .profile import Profile
 from .runs import AHEAD, CHUNK_STEPS, Found
 from .segment import CodedBlock
-from .workspaces import Turns, workspaces
+from .workspaces import Loan, workspaces
 
 __all__ = ["GraphDecoding", "GraphEncoding"]
 
@@ -49,16 +50,23 @@ def _timing() -> _Timing:
     return _Timing(begun, copied, stepped, ended)
 
 
-def _run(stepper: Stepper, model: FusedModel, steps: int, turns: Turns) -> None:
+def _run(stepper: Stepper, model: FusedModel, steps: int, loan: Loan) -> None:
     """Queue so many steps; where patches are dropped among them, this waits for what was queued."""
     while steps:
         count = model.up_to_drop(steps)
         stepper.run(count)
         steps -= count
         if model.may_drop:
-            with turns.take():
+            with loan.turn():
                 if model.count(count):
                     stepper.forget()
+
+
+def _decode_step(model: FusedModel, decoder: DeviceDecoder, active: int) -> None:
+    """Queue a step that finds the symbols of the first `active` lanes."""
+    model.predict()
+    decoder.step(model.starts, model.history, model.position, model.context, active)
+    model.learn()
 
 
 class GraphEncoding:
@@ -72,15 +80,20 @@ class GraphEncoding:
         self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
     ) -> None:
         self._profile = profile or Profile()
-        self._turns = workspaces(device).lend(model, lanes)
-        with self._turns.take():
-            self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._turns.workspace)
-        self._stepper = Stepper(self._step, device, self._turns.take, self._model.settle)
+        self._loan = workspaces(device).lend(model, lanes)
+        self._model = fused = FusedModel(model, lanes, CHUNK_STEPS, device, self._loan.workspace)
         shape = (CHUNK_STEPS, lanes)
-        self._intervals = (
+        self._intervals = intervals = (
             torch.zeros(shape, dtype=torch.int32, device=device),
             torch.zeros(shape, dtype=torch.int32, device=device),
         )
+
+        # It does not know this object, which would then stay until a collection finds the cycle.
+        def step() -> None:
+            fused.predict()
+            fused.learn(intervals)
+
+        self._stepper = Stepper(step, device, self._loan.turn, fused.settle)
         self._coding = torch.cuda.Stream(device)
         with torch.cuda.stream(self._coding):
             self._encoder = DeviceEncoder(lanes, model.lanes_per_coder, CHUNK_STEPS, device)
@@ -103,10 +116,6 @@ class GraphEncoding:
         """The frequencies, [steps, lanes], of the symbols of the chunk queued last, for which this waits."""
         return self._intervals[1][: self._before].cpu().numpy().astype(np.int64)
 
-    def _step(self) -> None:
-        self._model.predict()
-        self._model.learn(self._intervals)
-
     def queue(self, symbols: NDArray[np.uint8], active_last: int, ends_block: bool) -> None:
         """Queue the steps of these symbols, [steps, lanes], and their entropy coding."""
         steps, model = len(symbols), self._model
@@ -119,7 +128,7 @@ class GraphEncoding:
         self._before = steps
         model.history[model.context : model.context + steps].copy_(staged, non_blocking=True)
         timing.copied.record()
-        _run(self._stepper, model, steps, self._turns)
+        _run(self._stepper, model, steps, self._loan)
         timing.stepped.record()
         self._code(steps, active_last, ends_block, timing)
         self._queued.append((steps, timing))
@@ -164,8 +173,8 @@ class GraphDecoding:
         self._lanes = lanes
         self._device = device
         self._profile = profile or Profile()
-        self._turns = workspaces(device).lend(model, lanes)
-        self._model: FusedModel | None = None
+        self._loan = workspaces(device).lend(model, lanes)
+        self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._loan.workspace)
         self._decoder: DeviceDecoder | None = None
         self._stepper: Stepper | None = None
         self._words = 0
@@ -178,48 +187,27 @@ class GraphDecoding:
         if self._decoder is None or self._decoder.capacity < words:
             # Blocks end where they are seen to be full, up to two chunks late: most others fit as well.
             capacity = words + words // 4 if more else words
-            self._decoder = DeviceDecoder(self._lanes, self._settings.lanes_per_coder, capacity, self._device)
-            self._stepper = Stepper(self._step, self._device, self._turns.take, self._settle)
+            decoder = DeviceDecoder(self._lanes, self._settings.lanes_per_coder, capacity, self._device)
+            step = partial(_decode_step, self._model, decoder, self._lanes)
+            self._decoder = decoder
+            self._stepper = Stepper(step, self._device, self._loan.turn, self._model.settle)
         self._decoder.load(payload)
-        if self._model is None:
-            with self._turns.take():
-                self._model = FusedModel(
-                    self._settings, self._lanes, CHUNK_STEPS, self._device, self._turns.workspace
-                )
-
-    def _step(self, active: int | None = None) -> None:
-        model, decoder = self._model, self._decoder
-        if model is None or decoder is None:
-            raise RuntimeError("no block was begun")
-        model.predict()
-        decoder.step(
-            model.starts,
-            model.history,
-            model.position,
-            model.context,
-            self._lanes if active is None else active,
-        )
-        model.learn()
-
-    def _settle(self) -> None:
-        if self._model is not None:
-            self._model.settle()
 
     def queue(self, steps: int, active_last: int, ends_block: bool) -> None:
         """Queue further steps of the block."""
         model, stepper, decoder = self._model, self._stepper, self._decoder
-        if model is None or stepper is None or decoder is None:
+        if stepper is None or decoder is None:
             raise RuntimeError("no block was begun")
         timing = _timing()
         timing.begun.record()
         model.begin_chunk(self._before)
         self._before = steps
         timing.copied.record()
-        partial = active_last < self._lanes
-        _run(stepper, model, steps - partial, self._turns)
-        if partial:
-            with self._turns.take():
-                self._step(active_last)
+        is_partial = active_last < self._lanes
+        _run(stepper, model, steps - is_partial, self._loan)
+        if is_partial:
+            with self._loan.turn():
+                _decode_step(model, decoder, active_last)
                 model.count(1)
         timing.stepped.record()
         found = pinned_copy(model.history[model.context : model.context + steps])

@@ -26,6 +26,7 @@ __all__ = [
     "memory_needed",
     "parameter_count",
     "within_limit",
+    "workspaces_for",
 ]
 
 LARGE_MODEL = 1 << 23
@@ -57,6 +58,11 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
     weights += 4 * (len(model.ngrams) << model.ngram_bits)
     activations = lanes * (network.activations(model) + _ngram_activations(model) + 4 * 256 * 16)
     return weights + activations + network.work(model, size) + 4 * size + 32 * _MIB
+
+
+def workspaces_for(model: ModelSettings, lanes: int) -> int | None:
+    """Return how many workspaces the segments in flight on a device share, None where each has its own."""
+    return 1 if parameter_count(model, lanes) >= LARGE_MODEL else None
 
 
 def _pac_parameters(model: ModelSettings, lanes: int) -> int:

@@ -1,71 +1,97 @@
 """The memory that only lives within a step, shared by the segments in flight on a device.
 
-Steps of large models fill the device, so that two at a time would only wait for each other: they take
-turns in one workspace, each waiting for an event of the one before. Small ones get a workspace each and
-overlap.
+Steps that fill the device would only wait for each other: so segments share a few workspaces, and those that
+share one take turns in it, each waiting for an event of the one before. Steps of small models overlap, in a
+workspace each. `memory.workspaces_for` says how many there are.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import torch
 
 from .exact.workspace import Workspace
-from .memory import LARGE_MODEL, parameter_count
+from .memory import workspaces_for
 from .presets import ModelSettings
 
-__all__ = ["Turns", "Workspaces", "workspaces"]
+__all__ = ["Loan", "Workspaces", "workspaces"]
 
 
-class Turns:
-    """A workspace, and the order in which streams work in it."""
+class _Place:
+    """A workspace, who has it on loan, and when the last that worked in it is done."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self._lock = threading.RLock()
+    def __init__(self, device: torch.device) -> None:
+        self.workspace = Workspace(device)
+        self.loans: WeakSet[Loan] = WeakSet()
+        self._lock = threading.Lock()
         self._done: torch.cuda.Event | None = None
 
     @contextmanager
-    def take(self) -> Iterator[None]:
-        """Let the current stream, in what is queued inside, wait for whoever used the workspace before."""
+    def turn(self) -> Iterator[None]:
         with self._lock:
             stream = torch.cuda.current_stream(self.workspace.device)
             if self._done is not None:
                 stream.wait_event(self._done)
-            yield
-            self._done = torch.cuda.Event()
-            self._done.record(stream)
+            try:
+                yield
+            finally:
+                # Also what was queued before an error came works in it.
+                self._done = torch.cuda.Event()
+                self._done.record(stream)
+
+
+class Loan:
+    """A segment's right to work in a workspace, which ends with this object."""
+
+    def __init__(self, place: _Place) -> None:
+        self._place = place
+        place.loans.add(self)
+
+    @property
+    def workspace(self) -> Workspace:
+        """What is worked in: by models whenever they are made, by their steps in turns."""
+        return self._place.workspace
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Let the current stream, in what is queued inside, wait for whoever used the workspace before.
+
+        Others wait meanwhile. Nobody waits for ever: who has queued AHEAD chunks waits for the first of them.
+        """
+        return self._place.turn()
 
 
 class Workspaces:
     """The workspaces of one device.
 
-    Where `shared` is set to True, all models that begin afterwards share them, and with False none: what
-    sharing saves and costs can then be measured.
+    `most`, where it is set, is how many the models that begin afterwards share, of each kind, instead of what
+    `workspaces_for` says: what sharing saves and costs can then be measured.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.shared: bool | None = None
+        self.most: int | None = None
         self._device = device
         self._lock = threading.Lock()
         # A workspace goes when the last segment that works in it does.
-        self._turns: WeakValueDictionary[tuple[ModelSettings, int], Turns] = WeakValueDictionary()
+        self._places: dict[tuple[ModelSettings, int], WeakSet[_Place]] = {}
 
-    def lend(self, model: ModelSettings, lanes: int) -> Turns:
-        """Return the workspace for a segment's steps: one that others share if the model is large."""
-        shared = parameter_count(model, lanes) >= LARGE_MODEL if self.shared is None else self.shared
-        if not shared:
-            return Turns(Workspace(self._device))
+    def lend(self, model: ModelSettings, lanes: int) -> Loan:
+        """Return a loan of the workspace that fewest have, a new one unless there are enough of this kind."""
+        most = workspaces_for(model, lanes) if self.most is None else self.most
         with self._lock:
-            turns = self._turns.get((model, lanes))
-            if turns is None:
-                turns = self._turns[model, lanes] = Turns(Workspace(self._device))
-            return turns
+            self._places = {kind: places for kind, places in self._places.items() if places}
+            places = self._places.setdefault((model, lanes), WeakSet())
+            known = list(places)
+            if most is None or len(known) < most:
+                place = _Place(self._device)
+                places.add(place)
+            else:
+                place = min(known, key=lambda place: len(place.loans))
+            return Loan(place)
 
 
 @cache

@@ -6,6 +6,7 @@ The host queues chunks of steps, and meanwhile takes in what the chunk before ha
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,13 +70,15 @@ class GraphMemoryEncoding:
         self._profile = profile or Profile()
         self._lanes = lanes
         target = torch.device(device)
-        self._memory = DeviceMemory(plan, settings_of(plan, model, size), size, lanes, target)
+        self._memory = memory = DeviceMemory(plan, settings_of(plan, model, size), size, lanes, target)
         coders = new_coders(lanes, CHUNK_STEPS)
         self._room = len(coders.data) // lanes
-        self._coders = DeviceCoders.new(lanes, len(coders.data), target)
-        self._coders.load(coders)
-        self._first = self._coders.at.clone()
-        self._stepper = Stepper(self._step, target, end=self._memory.join, lengths=_GRAPHS)
+        self._coders = on_device = DeviceCoders.new(lanes, len(coders.data), target)
+        on_device.load(coders)
+        self._first = on_device.at.clone()
+        # It does not know this object, which would then stay until a collection finds the cycle.
+        step = partial(memory.step, on_device, decodes=False)
+        self._stepper = Stepper(step, target, end=memory.join, lengths=_GRAPHS)
         self._staged = [
             torch.empty((CHUNK_STEPS, lanes), dtype=torch.uint8, pin_memory=True) for _ in range(AHEAD)
         ]
@@ -159,15 +162,9 @@ class GraphMemoryDecoding:
         if self._coders is None or len(self._coders.data) < room:
             # Blocks end where they are seen to be full, a little late: most others fit as well.
             self._coders = DeviceCoders.new(self._lanes, room + room // 4 if more else room, self._device)
-            self._stepper = Stepper(
-                self._step, self._device, end=self._memory.join, lengths=_GRAPHS
-            )
+            step = partial(self._memory.step, self._coders, decodes=True)
+            self._stepper = Stepper(step, self._device, end=self._memory.join, lengths=_GRAPHS)
         self._coders.load(parsed)
-
-    def _step(self) -> None:
-        if self._memory is None or self._coders is None:
-            raise RuntimeError("no block was begun")
-        self._memory.step(self._coders, decodes=True)
 
     def queue(self, steps: int, active_last: int, ends_block: bool) -> None:
         """Queue further steps of the block; the memory knows which lanes have a byte in the last."""
