@@ -6,11 +6,11 @@
 
 The file, repeated until it is as long as --size, is compressed and decompressed in memory. --workspaces says
 how many workspaces, memory that only lives within a step, the segments in flight on a GPU share; unless told,
-that depends on the model. Of 0 streams, segments are coded one after the other and nothing overlaps. Prints a JSON line for each
-combination: `step_share` is the share of the wall clock times the streams in which a step was under way or
-waited for its turn; `busy` the share of the wall clock in which a GPU ran any kernel, as its driver says;
-`peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled before the clock
-starts. Exit status 1 if any byte differs, or the output of two combinations.
+that depends on the model. Of 0 streams, segments are coded one after the other and nothing overlaps. Prints a
+JSON line for each combination: `step_share` is the share of the wall clock times the streams in which a step
+was under way or waited for its turn; `busy` the share of the wall clock in which a GPU ran any kernel, as its
+driver says; `peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled before the
+clock starts. Exit status 1 if any byte differs, or the output of two combinations.
 """
 
 from __future__ import annotations

@@ -62,10 +62,12 @@ def test_every_step_runs_once_in_a_turn(counts: list[int], monkeypatch: pytest.M
 
 def test_what_was_forgotten_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     captures: list[int] = []
-    graph = SimpleNamespace(replay=lambda: None)
-    monkeypatch.setattr(
-        capture, "captured", lambda step, steps, device, end: [captures.append(steps), graph][1]
-    )
+
+    def captured(step: Callable[[], None], steps: int, device: torch.device, end: None) -> SimpleNamespace:
+        captures.append(steps)
+        return SimpleNamespace(replay=lambda: None)
+
+    monkeypatch.setattr(capture, "captured", captured)
     stepper = capture.Stepper(lambda: None, torch.device("cpu"))
     for _ in range(2):
         stepper.run(34)
@@ -107,5 +109,9 @@ def test_a_step_that_fails_ends_its_capture() -> None:
         capture.captured(step, 1, torch.device("cuda:0"))
     assert not torch.cuda.is_current_stream_capturing()
     counter = torch.zeros(1, device="cuda:0")
-    capture.captured(lambda: counter.add_(1), 2, torch.device("cuda:0")).replay()
+
+    def count() -> None:
+        counter.add_(1)
+
+    capture.captured(count, 2, torch.device("cuda:0")).replay()
     assert counter.item() == 2

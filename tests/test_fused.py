@@ -14,11 +14,11 @@ import torch
 from conftest import TINY, TRACE_TINY_SEMANTIC
 from kernels import DEVICE
 from sepzip.coder.fused import DeviceDecoder, DeviceEncoder
-from sepzip.engine import encode_segment
+from sepzip.engine import decode_segment, encode_segment
 from sepzip.exact.workspace import Workspace
 from sepzip.fused import FusedModel
 from sepzip.lanes import split_lanes
-from sepzip.presets import ModelSettings
+from sepzip.presets import LEVELS, ModelSettings
 
 _SEB = replace(TINY, lanes_per_coder=2)
 _PLAIN = replace(_SEB, semantics=False, context=3, patch=0, stride=0, embedding=5, lane_widths=(6, 15))
@@ -124,6 +124,29 @@ def test_a_model_goes_when_nobody_needs_it() -> None:
                 gone = [weakref.ref(x) for x in (model, model.history, workspace)]
                 del model, workspace
             assert [x() for x in gone] == [None] * 3
+    finally:
+        if collects:
+            gc.enable()
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="torch counts a GPU's memory alone")
+@pytest.mark.parametrize("model", [_SEB, LEVELS[5].model], ids=["network", "memory"])
+def test_a_segment_leaves_nothing_on_the_device(text: bytes, model: ModelSettings) -> None:
+    data, lanes = text[:3000], 7
+
+    def code() -> None:
+        blocks = list(encode_segment(data, model, lanes, "cuda:0"))
+        assert decode_segment(blocks, len(data), model, lanes, "cuda:0") == data
+
+    # Kernels and tables that stay are there after the first time.
+    code()
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        before = torch.cuda.memory_allocated()
+        code()
+        assert torch.cuda.memory_allocated() == before
     finally:
         if collects:
             gc.enable()

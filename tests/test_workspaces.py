@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -70,31 +71,37 @@ def test_how_many_there_are_can_be_set() -> None:
 
 
 class Device:
-    """Queues what streams do as a GPU would: in order within a stream, after the events it waits for."""
+    """Notes which stream waits for an event of which other one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._here = threading.local()
         self.waits: list[tuple[str, str]] = []
-        device = self
-
-        class Event:
-            def record(self, stream: str) -> None:
-                self.stream = stream
-
-        class Stream:
-            def __init__(self, name: str) -> None:
-                self.name = name
-
-            def wait_event(self, event: Event) -> None:
-                device.waits.append((self.name, event.stream.name))
-
-        self._stream = Stream
         monkeypatch.setattr(torch.cuda, "Event", Event)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda _: self._here.stream)
 
     def enter(self, name: str) -> None:
         """Let the calling thread work on the stream of this name."""
-        self._here.stream = self._stream(name)
+        self._here.stream = Stream(name, self.waits)
+
+
+@dataclass
+class Stream:
+    """A stream, and the waits that it adds to."""
+
+    name: str
+    waits: list[tuple[str, str]]
+
+    def wait_event(self, event: Event) -> None:
+        self.waits.append((self.name, event.stream.name))
+
+
+class Event:
+    """An event of the stream that recorded it."""
+
+    stream: Stream
+
+    def record(self, stream: Stream) -> None:
+        self.stream = stream
 
 
 def test_a_turn_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,8 +82,8 @@ class BlockStreams:
         self._begin()
 
     def _begin(self) -> None:
-        self._counts: list[NDArray[np.int64]] = []
-        self._pieces: list[NDArray[np.uint8]] = []
+        # By lane what it emitted, chunk by chunk: a block's end has only to put them together.
+        self._pieces: list[list[bytes]] = []
         self._size = 0
 
     @property
@@ -93,24 +93,23 @@ class BlockStreams:
 
     def take(self, data: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
         """Take the first counts[lane] bytes of each row of `data`, uint8 [lanes, room]."""
-        self._pieces.append(data[np.arange(data.shape[1]) < counts[:, None]])
-        self._counts.append(counts.copy())
-        self._size += len(self._pieces[-1])
+        chunk = data[np.arange(data.shape[1]) < counts[:, None]].tobytes()
+        if not self._pieces:
+            self._pieces = [[] for _ in counts]
+        first = 0
+        for pieces, end in zip(self._pieces, np.cumsum(counts).tolist(), strict=True):
+            pieces.append(chunk[first:end])
+            first = end
+        self._size += len(chunk)
 
     def finish(self, low: Integers, high: Integers) -> bytes:
         """Return the payload of the block that ends with this state, int64 [lanes] each; begin another."""
         counts, numbers = _last_bytes(low, high)
         shifts = 24 - 8 * np.arange(_WIDTH)
         self.take(((numbers[:, None] >> shifts) & 255).astype(np.uint8), counts)
-        lengths = np.sum(self._counts, axis=0)
-        payload = np.zeros(int(lengths.sum()), np.uint8)
-        ends = np.cumsum(lengths) - lengths
-        for piece, count in zip(self._pieces, self._counts, strict=True):
-            within = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count)
-            payload[np.repeat(ends, count) + within] = piece
-            ends += count
+        lanes = [b"".join(pieces) for pieces in self._pieces]
         self._begin()
-        return _lengths_to_bytes(lengths) + payload.tobytes()
+        return _lengths_to_bytes(np.array([len(lane) for lane in lanes])) + b"".join(lanes)
 
 
 def _lengths_to_bytes(lengths: NDArray[np.int64]) -> bytes:

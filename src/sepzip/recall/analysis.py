@@ -5,6 +5,8 @@ Nothing here decides what decodes: a plan is stored. So floating point does no h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from ..presets import ModelSettings
 from ..runs import CHUNK_STEPS
 from .host import HostEncoding
 from .native import count_differences
+from .placement import processors
 from .plan import MOST_RECORD, Plan
 
 __all__ = ["choose_plan"]
@@ -22,6 +25,9 @@ _SAMPLE = 1 << 15
 """Bytes that candidates are tried on."""
 
 _LONGEST_NUMBER = 8
+
+_BLOCK = 1 << 17
+"""Bytes that are searched at a time."""
 
 _PIECES, _PIECE = 24, 1000
 _RECORD_MOST = 8192
@@ -63,7 +69,9 @@ def choose_plan(data: NDArray[np.uint8], model: ModelSettings, row: int = 0) -> 
     # its columns are told apart whatever the first one's number.
     start -= start % _LONGEST_NUMBER
     sample = data[start : start + _SAMPLE]
-    size, plan = min(((_size(sample, plan, model), plan) for plan in candidates), key=lambda tried: tried[0])
+    with ThreadPoolExecutor(min(len(candidates), processors())) as pool:
+        sizes = list(pool.map(lambda plan: _size(sample, plan, model), candidates))
+    size, plan = min(zip(sizes, candidates, strict=True), key=lambda tried: tried[0])
     primed = plan._replace(primer=1)
     if _may_read_primer(plan, data) and _size(sample, primed, model) < size:
         return primed
@@ -154,20 +162,33 @@ def _entropy(data: NDArray[np.uint8]) -> float:
 
 def _is_in_pieces(data: NDArray[np.uint8]) -> bool:
     """Return whether as many numbers begin behind a parenthesis as in text that PDF sets with kerning."""
-    following = data[1:]
-    begins = (following == ord("-")) | ((following >= ord("0")) & (following <= ord("9")))
-    return bool(np.count_nonzero((data[:-1] == ord(")")) & begins) * 40 > len(data))
+    found = 0
+    for piece in _blocks(data, 1):
+        following = piece[1:]
+        begins = (following == ord("-")) | ((following >= ord("0")) & (following <= ord("9")))
+        found += int(np.count_nonzero((piece[:-1] == ord(")")) & begins))
+    return found * 40 > len(data)
 
 
 def _calls(data: NDArray[np.uint8]) -> int:
     """Return what a plan says of x86 calls: 0 if there are fewer than in programs, 2 in code of 64 bits."""
-    begins = (data[:-4] == 0xE8) | (data[:-4] == 0xE9)
-    if np.count_nonzero(begins & _is_end(data[4:])) * 400 <= len(data):
+    calls = 0
+    for piece in _blocks(data, 4):
+        calls += int(np.count_nonzero((piece[:-4] & 0xFE == 0xE8) & _is_end(piece[4:])))
+    if calls * 400 <= len(data):
         return 0
-    # Loads of addresses and of what is there, relative to their place.
-    loads = (data[:-6] & 0xFB == 0x48) & ((data[1:-5] == 0x8D) | (data[1:-5] == 0x8B))
-    relative = loads & (data[2:-4] & 0xC7 == 5) & _is_end(data[6:])
-    return 2 if np.count_nonzero(relative) * 4000 > len(data) else 1
+    relative = 0
+    for piece in _blocks(data, 6):
+        # Loads of addresses and of what is there, relative to their place.
+        loads = (piece[:-6] & 0xFB == 0x48) & ((piece[1:-5] == 0x8D) | (piece[1:-5] == 0x8B))
+        relative += int(np.count_nonzero(loads & (piece[2:-4] & 0xC7 == 5) & _is_end(piece[6:])))
+    return 2 if relative * 4000 > len(data) else 1
+
+
+def _blocks(data: NDArray[np.uint8], further: int) -> Iterator[NDArray[np.uint8]]:
+    """Return the data in blocks that a cache holds, and up to `further` bytes behind each of them."""
+    for first in range(0, len(data), _BLOCK):
+        yield data[first : first + _BLOCK + further]
 
 
 def _is_end(data: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import os
 
 from ..presets import ModelSettings
 
-__all__ = ["is_sooner_on_cpu", "threads_for"]
+__all__ = ["is_sooner_on_cpu", "processors", "threads_for"]
 
 _CPU_BYTE, _CPU_CONTEXT = 1.9e-6, 0.17e-6
 """Seconds that one thread takes for a byte, and more for each context."""
@@ -52,10 +52,10 @@ def is_sooner_on_cpu(model: ModelSettings, lanes: int, size: int, whole: int, *,
 
 def threads_for(lanes: int) -> int:
     """Return how many threads share so many lanes on this machine's CPUs."""
-    return max(1, min(_processors(), lanes // _LANES_A_THREAD, _MOST_THREADS))
+    return max(1, min(processors(), lanes // _LANES_A_THREAD, _MOST_THREADS))
 
 
-def _processors() -> int:
+def processors() -> int:
     """Return how many processors this process may use, or what the user has set for numerical libraries."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked):
