@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .memory import memory_needed
 from .presets import ModelSettings, Preset
 from .profile import Profile, timed
+from .recall.placement import is_sooner_on_cpu
 from .recompression.parts import Part, join
 from .scheduler import Job
 from .segment import CodedPart, Segment, coded_block_size, coded_size
@@ -35,20 +36,32 @@ def encoding_job(
 
     def encode(job: Job[list[CodedPart] | None], device: str) -> list[CodedPart] | None:
         advance = _scaled(job, size, sum(len(part.content) for part in parts))
-        coded: list[CodedPart] = []
+        coded: dict[int, CodedPart] = {}
         before = 0
-        with _preparing(parts, model) as preparations:
-            for part, prepared in zip(parts, preparations, strict=True):
-                # A part that does not shrink is stored, all of a segment by whoever asked.
-                most = worth if len(parts) == 1 else len(part.content)
-                coded.append(_encoded(part, prepared, preset, device, job, before, most, advance, profile))
-                before += coded_size(coded[-1])
-                if before >= worth or (len(parts) == 1 and coded[0].blocks is None):
+        # The largest first: until it is known how that is coded best, a device has nothing to do.
+        order = sorted(range(len(parts)), key=lambda number: -len(parts[number].content))
+        with _preparing([parts[number] for number in order], model) as preparations:
+            for number, prepared in zip(order, preparations, strict=True):
+                part, most, place = parts[number], worth, device
+                if len(parts) > 1:
+                    # A part that does not shrink is stored, all of a segment by whoever asked.
+                    most = len(part.content)
+                    place = _place(model, preset.lanes_for(most), most, device)
+                done = _encoded(part, prepared, preset, place, job, before, most, advance, profile)
+                coded[number] = done
+                before += coded_size(done)
+                if before >= worth or (len(parts) == 1 and done.blocks is None):
                     return None
-        return coded
+        return [coded[number] for number in range(len(parts))]
 
     sizes = [len(part.content) for part in parts]
     return Job(encode, *_largest(model, [(preset.lanes_for(size), size) for size in sizes]))
+
+
+def _place(model: ModelSettings, lanes: int, size: int, device: str) -> str:
+    """Return where one of several parts is coded: on CPUs if they are done before a GPU has begun it."""
+    on_cpu = model.contexts and is_sooner_on_cpu(model, lanes, size, size, begun=True)
+    return "cpu" if on_cpu else device
 
 
 @contextmanager
@@ -137,8 +150,9 @@ def decoding_job(segment: Segment, profile: Profile | None) -> Job[bytearray]:
                 contents.append(part.content)
                 advance(part.size)
                 continue
+            place = _place(part.model, part.lanes, part.size, device) if segment.parts else device
             contents.append(
-                decode_segment(part.blocks, part.size, part.model, part.lanes, device, advance, profile)
+                decode_segment(part.blocks, part.size, part.model, part.lanes, place, advance, profile)
             )
         if not segment.parts:
             return contents[0]
