@@ -20,6 +20,7 @@ __all__ = [
     "FrameSummary",
     "FrameWriter",
     "SegmentSummary",
+    "new_checksum",
     "read_summary",
 ]
 
@@ -28,7 +29,8 @@ _END_MARK = b"PES\x89"
 _CHECKSUM_SIZE = 16
 
 
-def _new_checksum() -> hashlib.blake2b:
+def new_checksum() -> hashlib.blake2b:
+    """Return what computes the checksum of a frame's content."""
     return hashlib.blake2b(digest_size=_CHECKSUM_SIZE)
 
 
@@ -41,13 +43,17 @@ def _index(header_length: int, segments: Sequence[tuple[int, int]]) -> bytes:
 class FrameWriter:
     """Writes one frame to a file: the header at once, the segments in order, the end by `finish`.
 
-    `model` is None for a frame whose segments are all stored. Raises UsageError for settings that the format
-    cannot hold.
+    `model` is None for a frame whose segments are all stored. Where a `checksum` is given, somebody else lets
+    it take the content, which may be long before that is coded. Raises UsageError for settings that the
+    format cannot hold.
     """
 
-    def __init__(self, file: SupportsWrite, model: ModelSettings | None) -> None:
+    def __init__(
+        self, file: SupportsWrite, model: ModelSettings | None, checksum: hashlib.blake2b | None = None
+    ) -> None:
         self._sink = ByteSink(file)
-        self._checksum = _new_checksum()
+        self._checksum = checksum or new_checksum()
+        self._takes_content = checksum is None
         self._segments: list[tuple[int, int]] = []
         self._sink.write(encode_header(model))
         self._sink.write_check()
@@ -78,7 +84,8 @@ class FrameWriter:
         self._sink.write((self._sink.position - start).to_bytes(4, "little") + _END_MARK)
 
     def _count(self, content: bytes | bytearray | memoryview, start: int) -> None:
-        self._checksum.update(content)
+        if self._takes_content:
+            self._checksum.update(content)
         self._segments.append((len(content), self._sink.position - start))
 
 
@@ -91,7 +98,7 @@ class FrameContent:
 
     def __init__(self, frame: int) -> None:
         self._name = f"frame {frame}"
-        self._computed = _new_checksum()
+        self._computed = new_checksum()
         self._accepted = 0
         self._expected: tuple[int, bytes] | None = None
 

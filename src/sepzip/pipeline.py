@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .devices import Resources
 from .errors import FormatError, UsageError
-from .frame import FrameContent, FrameReader, FrameWriter
+from .frame import FrameContent, FrameReader, FrameWriter, new_checksum
 from .header import encode_header
 from .jobs import LEAST_CODED, decoding_job, encoding_job
 from .memory import Share, limit_in_bytes, within_limit
@@ -216,6 +216,7 @@ class Compressor:
         )
         self._unwritten: deque[_Unwritten] = deque()
         self._written = 0
+        self._checksum = new_checksum()
         self._writer: FrameWriter | None = None
 
     @property
@@ -242,6 +243,8 @@ class Compressor:
         self.bytes_in += len(content)
         if job is not None:
             self._scheduler.submit(job)
+        # That takes a while too: not when all is coded, but now, when a device is at it.
+        self._checksum.update(content)
         while len(self._unwritten) > self._most_unwritten:
             self._write_oldest()
         self.write_finished()
@@ -276,7 +279,7 @@ class Compressor:
         while self._unwritten:
             self._write_oldest()
         if self._writer is None:
-            self._writer = FrameWriter(self._sink, None)
+            self._writer = FrameWriter(self._sink, None, self._checksum)
         with timed(self._profile, "write"):
             self._writer.finish()
         self._report()
@@ -293,7 +296,7 @@ class Compressor:
             if self._writer is None:
                 # A frame of one segment names its model only if that is used; a longer one always does.
                 model = None if oldest.only and parts is None else self._preset.model
-                self._writer = FrameWriter(self._sink, model)
+                self._writer = FrameWriter(self._sink, model, self._checksum)
             if parts is None:
                 self._writer.write_stored(oldest.content)
             else:
