@@ -86,9 +86,6 @@ class GraphMemoryEncoding:
         self._queued: deque[tuple[int, _Chunk, Tensor]] = deque()
         self._chunks = self._begun = self._block_steps = 0
 
-    def _step(self) -> None:
-        self._memory.step(self._coders, decodes=False)
-
     @property
     def is_full(self) -> bool:
         """Whether the block should end, as far as collected."""
