@@ -87,6 +87,7 @@ def _encode(
     profile: Profile | None = None,
     row: int = 0,
     prepared: object = None,
+    shares: bool = False,
 ) -> Iterator[CodedBlock]:
     steps = -(-len(data) // lanes)
     payload = zlib.compress(data, 9)
@@ -107,6 +108,7 @@ def _decode(
     device: str,
     advance: Callable[[int], None] | None = None,
     profile: Profile | None = None,
+    shares: bool = False,
 ) -> bytearray:
     if advance:
         advance(size)

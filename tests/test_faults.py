@@ -27,7 +27,7 @@ from sepzip.errors import OutOfMemoryError
 from sepzip.segment import CodedBlock
 from sepzip.memory import advice
 engine = types.ModuleType("sepzip.engine")
-def encode_segment(data, model, lanes, device, advance, profile, row=0, prepared=None):
+def encode_segment(data, model, lanes, device, advance, profile, row=0, prepared=None, shares=False):
     # The first letter says what becomes of the segment.
     with open(BEGUN, "ab") as begun:
         begun.write(bytes(data[:1]))

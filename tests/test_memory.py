@@ -19,7 +19,7 @@ from sepzip import memory, sepfile
 from sepzip.devices import Resources
 from sepzip.errors import OutOfMemoryError
 from sepzip.frame import read_summary
-from sepzip.memory import Ledger, Share, memory_needed, within_limit
+from sepzip.memory import Ledger, Share, memory_needed, within_limit, workspace_needed
 from sepzip.networks import base
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import LEVELS, NETWORKS, ModelSettings, Preset
@@ -49,13 +49,68 @@ def test_what_is_free_and_installed_is_known() -> None:
 def test_segments_are_admitted_as_long_as_they_fit_together(free: dict[str, int]) -> None:
     ledger = Ledger("cpu", None)
     assert ledger.admit(400 * MIB)
-    assert ledger.admit(500 * MIB)
+    second = ledger.admit(500 * MIB)
+    assert second is not None
     # Nothing of what was promised may have been taken yet, so that what is free now says nothing.
     assert not ledger.admit(200 * MIB)
     assert ledger.admit(100 * MIB)
     assert ledger.in_flight == 3
-    ledger.release(500 * MIB)
+    ledger.release(second)
     assert ledger.admit(200 * MIB)
+
+
+def test_what_does_not_fit_may_do_by_sharing(free: dict[str, int]) -> None:
+    ledger = Ledger("cuda:0", 1000 * MIB)
+    kind, other = (TINY, 4), (TINY, 5)
+    assert ledger.admit(400 * MIB, kind, 300 * MIB) is None
+    owner = ledger.admit(700 * MIB, kind)
+    assert owner is not None
+    assert ledger.admit(700 * MIB, kind) is None
+    assert ledger.admit(700 * MIB, other, 500 * MIB) is None
+    sharers = [ledger.admit(700 * MIB, kind, 600 * MIB) for _ in range(3)]
+    assert all(sharers)
+    assert ledger.admit(700 * MIB, kind, 600 * MIB) is None
+    # What three had from the first is now promised to one of them.
+    ledger.release(owner)
+    assert ledger.in_flight == 3
+    assert ledger.admit(101 * MIB) is None
+    last = ledger.admit(100 * MIB)
+    assert last is not None
+    for promise in [last, *sharers]:
+        assert promise is not None
+        ledger.release(promise)
+    assert ledger.admit(1000 * MIB)
+
+
+@pytest.mark.parametrize("network", ["tiny", "eager"])
+def test_segments_share_where_memory_is_short(
+    text: bytes,
+    tiny: Preset,
+    stand_in: ModuleType,
+    free: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+) -> None:
+    """Two of a network with kernels are in flight where one workspace less than for two would fit."""
+    enough = 2 * NEEDED - workspace_needed(TINY, 4)
+    monkeypatch.setattr("sepzip.scheduler.pick_devices", lambda name: [name])
+    monkeypatch.setattr("sepzip.tensors.has_kernels", lambda *_: network == "tiny")
+    meter = Meter(stand_in)
+    files = []
+    for limit, most in ((None, 2), (enough, 2 if network == "tiny" else 1)):
+        meter.most.clear()
+        meter.shared.clear()
+        sink, back = io.BytesIO(), io.BytesIO()
+        arguments: dict[str, Any] = {"streams": 2, "memory_limit": limit}
+        preset = replace(tiny, unpacks=False)
+        compress_stream(io.BytesIO(text[:4000]), sink, preset, "cuda:0", **arguments)
+        assert meter.most == {"cuda:0": most}
+        assert any(meter.shared) == (limit is not None and most == 2)
+        assert not all(meter.shared)
+        decompress_stream(io.BytesIO(sink.getvalue()), back, "cuda:0", **arguments)
+        assert back.getvalue() == text[:4000]
+        files.append(sink.getvalue())
+    assert files[0] == files[1]
 
 
 def test_what_others_take_meanwhile_is_not_promised(free: dict[str, int]) -> None:
@@ -121,11 +176,13 @@ class Meter:
         self._lock = threading.Lock()
         self._active: dict[str, int] = {}
         self.most: dict[str, int] = {}
+        self.shared: list[bool] = []
         stand_in.encode_segment = self  # type: ignore[attr-defined]
 
     def __call__(self, *arguments: Any) -> Iterator[CodedBlock]:
         device = arguments[3]
         with self._lock:
+            self.shared.append(arguments[8])
             self._active[device] = self._active.get(device, 0) + 1
             self.most[device] = max(self.most.get(device, 0), self._active[device])
         time.sleep(0.01)

@@ -23,15 +23,15 @@ LARGE = NETWORKS["pac"][True].model
 
 def test_large_models_of_one_kind_take_turns() -> None:
     pool = Workspaces(CPU)
-    assert workspaces_for(LARGE, 4) == 1
-    first, second, other = pool.lend(LARGE, 4), pool.lend(LARGE, 4), pool.lend(LARGE, 5)
-    assert second.workspace is first.workspace
-    assert other.workspace is not first.workspace
+    assert workspaces_for(LARGE, 4) == 2
+    loans = [pool.lend(LARGE, 4) for _ in range(4)]
+    assert sorted(Counter(id(loan.workspace) for loan in loans).values()) == [2, 2]
+    assert all(pool.lend(LARGE, 5).workspace is not loan.workspace for loan in loans)
 
 
 def test_a_workspace_goes_with_the_last_that_works_in_it() -> None:
     pool = Workspaces(CPU)
-    first, second = pool.lend(LARGE, 4), pool.lend(LARGE, 4)
+    first, second = pool.lend(TINY, 4), pool.lend(TINY, 4, shares=True)
     gone = weakref.ref(first.workspace)
     del first
     assert gone() is second.workspace
@@ -63,11 +63,27 @@ def test_a_few_are_shared_evenly(most: int) -> None:
 
 def test_how_many_there_are_can_be_set() -> None:
     pool = Workspaces(CPU)
-    shared = pool.lend(LARGE, 4)
-    pool.most = 2
-    assert pool.lend(LARGE, 4).workspace is not shared.workspace
+    first = pool.lend(TINY, 4)
+    pool.most = 1
+    assert pool.lend(TINY, 4).workspace is first.workspace
     pool.most = None
-    assert pool.lend(LARGE, 4).workspace is shared.workspace
+    assert pool.lend(TINY, 4).workspace is not first.workspace
+
+
+def test_where_memory_is_short_any_workspace_is_enough() -> None:
+    pool = Workspaces(CPU)
+    # Who was promised no memory for one may come before who was.
+    first = pool.lend(TINY, 4, shares=True)
+    owner = pool.lend(TINY, 4)
+    assert owner.workspace is first.workspace
+    second = pool.lend(TINY, 4)
+    assert second.workspace is not first.workspace
+    assert pool.lend(TINY, 4, shares=True).workspace is second.workspace
+    # One that its owner has left goes to the next that is promised one.
+    left = owner.workspace
+    del owner
+    assert pool.lend(TINY, 4).workspace is left
+    assert pool.lend(TINY, 5, shares=True).workspace not in (left, second.workspace)
 
 
 class Device:

@@ -38,12 +38,14 @@ def encode_segment(
     profile: Profile | None = None,
     row: int = 0,
     prepared: Prepared | None = None,
+    shares: bool = False,
 ) -> Iterator[CodedBlock]:
     """Yield the coded blocks of a segment.
 
     `device` is as `pick_devices` returns it; `advance` is called with the number of further bytes done. `row`
     is the bytes of a row of pixels, where the content is known to be rows of them. `prepared` is what
-    `prepare` returns for the content of a memory of contexts, where that has been called already.
+    `prepare` returns for the content of a memory of contexts, where that has been called already. `shares`
+    says that a segment in flight has the memory of a step, which this one is to share.
     Raises OutOfMemoryError if memory runs out: whether the model fits is for the caller to ask beforehand.
     """
     content = np.frombuffer(data, np.uint8)
@@ -61,7 +63,7 @@ def encode_segment(
         else:
             from .tensors import encoding
 
-            run = encoding(model, lanes, device, profile, _tick(advance))
+            run = encoding(model, lanes, device, profile, _tick(advance), shares)
 
         def collect() -> CodedBlock | None:
             nonlocal done
@@ -94,6 +96,7 @@ def decode_segment(
     device: str,
     advance: Advance | None = None,
     profile: Profile | None = None,
+    shares: bool = False,
 ) -> bytearray:
     """Return the `size` bytes of a segment from its coded blocks, which are pulled one by one.
 
@@ -112,7 +115,7 @@ def decode_segment(
         else:
             from .tensors import decoding
 
-            run = decoding(model, lanes, device, profile, _tick(advance))
+            run = decoding(model, lanes, device, profile, _tick(advance), shares)
 
         def collect() -> None:
             nonlocal done

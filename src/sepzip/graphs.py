@@ -77,10 +77,15 @@ class GraphEncoding:
     """
 
     def __init__(
-        self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
+        self,
+        model: ModelSettings,
+        lanes: int,
+        device: torch.device,
+        profile: Profile | None,
+        shares: bool = False,
     ) -> None:
         self._profile = profile or Profile()
-        self._loan = workspaces(device).lend(model, lanes)
+        self._loan = workspaces(device).lend(model, lanes, shares)
         self._model = fused = FusedModel(model, lanes, CHUNK_STEPS, device, self._loan.workspace)
         shape = (CHUNK_STEPS, lanes)
         self._intervals = intervals = (
@@ -167,13 +172,18 @@ class GraphDecoding:
     """Decodes: the symbols are found within the step."""
 
     def __init__(
-        self, model: ModelSettings, lanes: int, device: torch.device, profile: Profile | None
+        self,
+        model: ModelSettings,
+        lanes: int,
+        device: torch.device,
+        profile: Profile | None,
+        shares: bool = False,
     ) -> None:
         self._settings = model
         self._lanes = lanes
         self._device = device
         self._profile = profile or Profile()
-        self._loan = workspaces(device).lend(model, lanes)
+        self._loan = workspaces(device).lend(model, lanes, shares)
         self._model = FusedModel(model, lanes, CHUNK_STEPS, device, self._loan.workspace)
         self._decoder: DeviceDecoder | None = None
         self._stepper: Stepper | None = None

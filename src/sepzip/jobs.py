@@ -55,7 +55,10 @@ def encoding_job(
         return [coded[number] for number in range(len(parts))]
 
     sizes = [len(part.content) for part in parts]
-    return Job(encode, *_largest(model, [(preset.lanes_for(size), size) for size in sizes]))
+    work = Job(encode, *_largest(model, [(preset.lanes_for(size), size) for size in sizes]))
+    # A workspace is for one number of lanes.
+    work.may_share = len(parts) == 1
+    return work
 
 
 def _place(model: ModelSettings, lanes: int, size: int, device: str) -> str:
@@ -120,7 +123,9 @@ def _encoded(
         advance(further)
 
     known = None if prepared is None else prepared.result()
-    for block in encode_segment(part.content, preset.model, lanes, device, count, profile, part.row, known):
+    for block in encode_segment(
+        part.content, preset.model, lanes, device, count, profile, part.row, known, job.shares
+    ):
         written += coded_block_size(block)
         if written >= most:
             advance(len(part.content) - done)
@@ -152,7 +157,9 @@ def decoding_job(segment: Segment, profile: Profile | None) -> Job[bytearray]:
                 continue
             place = _place(part.model, part.lanes, part.size, device) if segment.parts else device
             contents.append(
-                decode_segment(part.blocks, part.size, part.model, part.lanes, place, advance, profile)
+                decode_segment(
+                    part.blocks, part.size, part.model, part.lanes, place, advance, profile, job.shares
+                )
             )
         if not segment.parts:
             return contents[0]
@@ -161,7 +168,9 @@ def decoding_job(segment: Segment, profile: Profile | None) -> Job[bytearray]:
         with timed(profile, "pack"):
             return join(contents, segment.size)
 
-    return Job(decode, *_largest(model, [(part.lanes, part.size) for part in parts if part.lanes]))
+    work = Job(decode, *_largest(model, [(part.lanes, part.size) for part in parts if part.lanes]))
+    work.may_share = len(parts) == 1
+    return work
 
 
 def _largest(model: ModelSettings, parts: Sequence[tuple[int, int]]) -> tuple[ModelSettings, int, int]:

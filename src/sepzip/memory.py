@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGE_MODEL",
     "Ledger",
+    "Promise",
     "Share",
     "advice",
     "available",
@@ -26,6 +27,7 @@ __all__ = [
     "memory_needed",
     "parameter_count",
     "within_limit",
+    "workspace_needed",
     "workspaces_for",
 ]
 
@@ -56,13 +58,20 @@ def memory_needed(model: ModelSettings, lanes: int, size: int) -> int:
     network = _network(model.network)
     weights = 28 * (network.parameters(model, lanes) + _ngram_layer(model)) + 12 * _ngram_rows(model)
     weights += 4 * (len(model.ngrams) << model.ngram_bits)
-    activations = lanes * (network.activations(model) + _ngram_activations(model) + 4 * 256 * 16)
-    return weights + activations + network.work(model, size) + 4 * size + 32 * _MIB
+    return weights + workspace_needed(model, lanes) + network.work(model, size) + 4 * size + 32 * _MIB
+
+
+def workspace_needed(model: ModelSettings, lanes: int) -> int:
+    """Return the part of `memory_needed` that only lives within a step, so that segments can share it."""
+    return lanes * (_network(model.network).activations(model) + _ngram_activations(model) + 4 * 256 * 16)
 
 
 def workspaces_for(model: ModelSettings, lanes: int) -> int | None:
-    """Return how many workspaces the segments in flight on a device share, None where each has its own."""
-    return 1 if parameter_count(model, lanes) >= LARGE_MODEL else None
+    """Return how many workspaces segments in flight share where memory allows more, None for one each.
+
+    Two steps of a large model, one of which is in its updates while the other is not, leave little to gain.
+    """
+    return 2 if parameter_count(model, lanes) >= LARGE_MODEL else None
 
 
 def _pac_parameters(model: ModelSettings, lanes: int) -> int:
@@ -276,19 +285,29 @@ def _system_memory(field: str, pages: str) -> int | None:
         return None
 
 
+@dataclass(eq=False)
+class Promise:
+    """What one segment has been promised: `needed` bytes, of which it takes `shared` from another's."""
+
+    kind: tuple[ModelSettings, int] | None
+    needed: int
+    shared: int = 0
+
+
 class Ledger:
     """What the segments in flight on one device have been promised of its memory.
 
     A segment is admitted before it starts, if it fits next to those in flight into the limit and into what
     was free before the first of them, and also into what is free now: they may not have taken all of their
-    own yet, and other programs may have taken some meanwhile.
+    own yet, and other programs may have taken some meanwhile. Where it does not fit, it may do by sharing the
+    workspace of one of its kind.
     """
 
     def __init__(self, device: str, limit: int | Share | None) -> None:
         self._device = device
         self._limit = limit_in_bytes(limit, device)
         self._free_before: int | None = None
-        self._promised: list[int] = []
+        self._promised: list[Promise] = []
 
     @property
     def in_flight(self) -> int:
@@ -301,22 +320,39 @@ class Ledger:
         known = [size for size in (self._free_before, self._limit) if size is not None]
         return min(known, default=None)
 
-    def admit(self, needed: int) -> bool:
-        """Promise `needed` bytes to one more segment, and return True, or False where they do not fit now."""
+    def admit(
+        self, needed: int, kind: tuple[ModelSettings, int] | None = None, shared: int = 0
+    ) -> Promise | None:
+        """Promise `needed` bytes to one more segment, or return None where they do not fit now.
+
+        With `shared` it has so many of them from another segment of its kind, a model and lanes; None where
+        no other has them.
+        """
         free = available(self._device)
         if not self._promised:
             self._free_before = free
+        if shared and self._owner(kind) is None:
+            return None
         room = self.room
-        fits_beside = room is None or sum(self._promised) + needed <= room
-        fits_now = free is None or needed <= free
-        if fits_beside and fits_now:
-            self._promised.append(needed)
-            return True
-        return False
+        promised = sum(promise.needed - promise.shared for promise in self._promised)
+        fits_beside = room is None or promised + needed - shared <= room
+        fits_now = free is None or needed - shared <= free
+        if not fits_beside or not fits_now:
+            return None
+        promise = Promise(kind, needed, shared)
+        self._promised.append(promise)
+        return promise
 
-    def release(self, needed: int) -> None:
-        """Take back what was promised to one segment."""
-        self._promised.remove(needed)
+    def _owner(self, kind: tuple[ModelSettings, int] | None) -> Promise | None:
+        return next((one for one in self._promised if one.kind == kind and not one.shared), None)
+
+    def release(self, promise: Promise) -> None:
+        """Take back what was promised to one segment; what others share of it becomes one of theirs."""
+        self._promised.remove(promise)
+        if not promise.shared:
+            heir = next((one for one in self._promised if one.kind == promise.kind and one.shared), None)
+            if heir is not None:
+                heir.shared = 0
 
     def refusal(self, model: ModelSettings, lanes: int, size: int) -> OutOfMemoryError:
         """Return the error for a segment that does not fit alone, which says what would help."""

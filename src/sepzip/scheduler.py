@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from .devices import Resources, pick_devices, streams_on, uses_cuda
 from .errors import FormatError, MismatchError
-from .memory import Ledger, memory_needed
+from .memory import Ledger, Promise, memory_needed, workspace_needed
 from .presets import ModelSettings
 from .profile import Profile
 from .recall.placement import is_sooner_on_cpu
@@ -26,6 +26,15 @@ __all__ = ["Job", "Scheduler"]
 Result = TypeVar("Result")
 
 
+def _shareable(device: str, model: ModelSettings, lanes: int) -> int:
+    """Return the bytes of what segments on the device can share, 0 where its steps work in no workspace."""
+    if device == "cpu" or model.contexts:
+        return 0
+    from .tensors import has_kernels
+
+    return workspace_needed(model, lanes) if has_kernels(model, lanes, device) else 0
+
+
 class _Stopped(BaseException):
     """Ends the coding of a segment that nobody waits for any more; it never leaves this module."""
 
@@ -33,8 +42,9 @@ class _Stopped(BaseException):
 class Job(Generic[Result]):
     """The coding of one segment: how far it is, and in the end its result or the error that ended it.
 
-    `work` is called with the job itself and the device. `done` counts the bytes of content that are coded,
-    `written` the bytes that came of them, if `work` keeps it.
+    `work` is called with the job itself and the device; `shares` then says that there is no memory for a
+    workspace of its own, which is only so where `may_share` allows it. `done` counts the bytes of content
+    that are coded, `written` the bytes that came of them, if `work` keeps it.
     """
 
     def __init__(
@@ -47,6 +57,8 @@ class Job(Generic[Result]):
         self.is_cancelled = False
         self.needs = model, lanes, size
         self.memory = memory_needed(model, lanes, size)
+        self.promise: Promise | None = None
+        self.may_share = self.shares = False
         self.devices: list[str] = []
         self.thread: threading.Thread | None = None
         self._work: Callable[[Job[Result], str], Result] | None = work
@@ -243,7 +255,13 @@ class Scheduler:
         for device, (streams, ledger) in sorted(own.items(), key=lambda item: item[1][1].in_flight):
             if ledger.in_flight >= streams:
                 continue
-            if ledger.admit(job.memory):
+            model, lanes, _ = job.needs
+            kind = (model, lanes) if job.may_share else None
+            job.promise = ledger.admit(job.memory, kind)
+            if job.promise is None and kind is not None and (shared := _shareable(device, *kind)):
+                job.promise = ledger.admit(job.memory, kind, shared)
+            if job.promise is not None:
+                job.shares = job.promise.shared > 0
                 return device
             if self._profile is not None and ledger.in_flight:
                 self._profile.set_fitting(device, ledger.in_flight, ledger.room)
@@ -259,7 +277,7 @@ class Scheduler:
         try:
             self._run(job, device, self._advanced_here)
         finally:
-            self._ledgers[device][1].release(job.memory)
+            self._release(job, device)
         job.is_finished = True
 
     def _run_in_thread(self, job: Job[Any], device: str) -> None:
@@ -268,9 +286,14 @@ class Scheduler:
         except BaseException as error:
             self._keep_error(job, error)
         with self._lock:
-            self._ledgers[device][1].release(job.memory)
+            self._release(job, device)
             self._start_waiting()
         self._end(job)
+
+    def _release(self, job: Job[Any], device: str) -> None:
+        if job.promise is not None:
+            self._ledgers[device][1].release(job.promise)
+            job.promise = None
 
     def _run(self, job: Job[Any], device: str, advanced: Callable[[Job[Any], int], None]) -> None:
         with self._profile.working_on(device) if self._profile is not None else nullcontext():

@@ -20,7 +20,7 @@ from .presets import ModelSettings
 from .profile import Profile
 from .runs import Decoding, NetworkEncoding
 
-__all__ = ["decoding", "encoding", "exactly"]
+__all__ = ["decoding", "encoding", "exactly", "has_kernels"]
 
 
 def encoding(
@@ -29,16 +29,18 @@ def encoding(
     device: str | torch.device,
     profile: Profile | None = None,
     tick: Callable[[], None] | None = None,
+    shares: bool = False,
 ) -> NetworkEncoding:
     """Return what encodes a segment of so many lanes by a network on the device, inside `exactly`.
 
-    `tick` is called once a step where the host runs the steps: it may raise to end the work.
+    `tick` is called once a step where the host runs the steps: it may raise to end the work. With `shares` no
+    memory was promised for a workspace that another segment is not at work in already.
     """
     target = torch.device(device)
-    if _has_kernels(model, lanes, target):
+    if has_kernels(model, lanes, target):
         from .graphs import GraphEncoding
 
-        return GraphEncoding(model, lanes, target, profile)
+        return GraphEncoding(model, lanes, target, profile, shares)
     from .eager import EagerEncoding
 
     return EagerEncoding(model, lanes, target, profile, tick)
@@ -50,24 +52,25 @@ def decoding(
     device: str | torch.device,
     profile: Profile | None = None,
     tick: Callable[[], None] | None = None,
+    shares: bool = False,
 ) -> Decoding:
     """Return what decodes a segment, as `encoding` does."""
     target = torch.device(device)
-    if _has_kernels(model, lanes, target):
+    if has_kernels(model, lanes, target):
         from .graphs import GraphDecoding
 
-        return GraphDecoding(model, lanes, target, profile)
+        return GraphDecoding(model, lanes, target, profile, shares)
     from .eager import EagerDecoding
 
     return EagerDecoding(model, lanes, target, profile, tick)
 
 
-def _has_kernels(model: ModelSettings, lanes: int, device: torch.device) -> bool:
+def has_kernels(model: ModelSettings, lanes: int, device: str | torch.device) -> bool:
     """Return whether the network's kernels can run there; without them it runs as it is written."""
     from .networks import base
 
     return (
-        device.type == "cuda"
+        torch.device(device).type == "cuda"
         and base.has_kernels(model, lanes)
         and importlib.util.find_spec("triton") is not None
     )

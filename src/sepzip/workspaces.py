@@ -1,8 +1,8 @@
 """The memory that only lives within a step, shared by the segments in flight on a device.
 
-Steps that fill the device would only wait for each other: so segments share a few workspaces, and those that
-share one take turns in it, each waiting for an event of the one before. Steps of small models overlap, in a
-workspace each. `memory.workspaces_for` says how many there are.
+Segments that share a workspace take turns in it, each waiting for an event of the one before; with one each,
+their steps overlap. `memory.workspaces_for` says how many there are where memory allows, and the ledger of a
+device that one more segment has to share.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class _Place:
 class Loan:
     """A segment's right to work in a workspace, which ends with this object."""
 
-    def __init__(self, place: _Place) -> None:
+    def __init__(self, place: _Place, shares: bool) -> None:
+        self.shares = shares
+        """Whether there was no memory for a workspace of its own."""
         self._place = place
         place.loans.add(self)
 
@@ -79,19 +81,24 @@ class Workspaces:
         # A workspace goes when the last segment that works in it does.
         self._places: dict[tuple[ModelSettings, int], WeakSet[_Place]] = {}
 
-    def lend(self, model: ModelSettings, lanes: int) -> Loan:
-        """Return a loan of the workspace that fewest have, a new one unless there are enough of this kind."""
+    def lend(self, model: ModelSettings, lanes: int, shares: bool = False) -> Loan:
+        """Return a loan of the workspace that fewest have, a new one unless there are enough of this kind.
+
+        With `shares` any are enough: there is no memory for more.
+        """
         most = workspaces_for(model, lanes) if self.most is None else self.most
         with self._lock:
             self._places = {kind: places for kind, places in self._places.items() if places}
             places = self._places.setdefault((model, lanes), WeakSet())
             known = list(places)
-            if most is None or len(known) < most:
-                place = _Place(self._device)
-                places.add(place)
-            else:
-                place = min(known, key=lambda place: len(place.loans))
-            return Loan(place)
+            # Those left by whom their memory was promised to.
+            left = [place for place in known if all(loan.shares for loan in place.loans)]
+            if left and not shares:
+                known = left
+            elif not known or not (shares or (most is not None and len(known) >= most)):
+                known = [_Place(self._device)]
+                places.update(known)
+            return Loan(min(known, key=lambda place: len(place.loans)), shares)
 
 
 @cache
