@@ -2,7 +2,7 @@
 
     python bench/streams.py FILE [--size 64M] [--segment 8M] [--streams 1 2 4] [--device cuda:0 cuda:0,1]
                             [--level L | --network NAME] [--no-seb] [--lanes N]
-                            [--workspaces 1 2 4]
+                            [--no-unpack] [--workspaces 1 2 4]
 
 The file, repeated until it is as long as --size, is compressed and decompressed in memory. --workspaces says
 how many workspaces, memory that only lives within a step, the segments in flight on a GPU share; unless told,
@@ -10,7 +10,8 @@ that depends on the model. Of 0 streams, segments are coded one after the other 
 JSON line for each combination: `step_share` is the share of the wall clock times the streams in which a step
 was under way or waited for its turn; `busy` the share of the wall clock in which a GPU ran any kernel, as its
 driver says; `peak_mib` is torch's memory on each GPU, allocated and reserved. Kernels are compiled before the
-clock starts. Exit status 1 if any byte differs, or the output of two combinations.
+clock starts. With --no-unpack segments are coded as they are, all of one size. Exit status 1 if any byte
+differs, or the output of two combinations.
 """
 
 from __future__ import annotations
@@ -30,14 +31,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import sepzip
 from sepzip import devices, engine, presets, runs
 from sepzip.cli.sizes import read_size
 from sepzip.devices import Resources
+from sepzip.jobs import LEAST_CODED
 from sepzip.pipeline import Compressor, bytes_a_segment, compress_stream, decompress_stream
 from sepzip.profile import Profile
+from sepzip.recall.placement import is_sooner_on_cpu
+from sepzip.recall.segments import prepare
+from sepzip.recompression.parts import Part, split
 from sepzip.workspaces import workspaces
 
 
@@ -53,10 +59,16 @@ def main() -> int:
     parser.add_argument("--network")
     parser.add_argument("--no-seb", action="store_true")
     parser.add_argument("--lanes", type=int)
+    parser.add_argument("--no-unpack", action="store_true")
     parser.add_argument("--workspaces", type=int, nargs="+", default=[None])
     options = parser.parse_args()
     preset = presets.resolve(
-        options.level, options.network, not options.no_seb, options.lanes, options.segment
+        options.level,
+        options.network,
+        not options.no_seb,
+        options.lanes,
+        options.segment,
+        unpack=not options.no_unpack,
     )
     content = options.file.read_bytes()
     size = options.size or len(content)
@@ -77,11 +89,23 @@ def main() -> int:
 
 
 def warm_up(content: bytes, preset: presets.Preset, device: str) -> None:
-    """Code two chunks of a segment, in both directions, so that every kernel is there."""
-    lanes = preset.lanes_for(bytes_a_segment(preset, len(content)))
-    few = content[: 2 * lanes * runs.CHUNK_STEPS]
-    blocks = list(engine.encode_segment(few, preset.model, lanes, device))
-    engine.decode_segment(blocks, len(few), preset.model, lanes, device)
+    """Code two chunks of each part of the first segment, both ways, so that every kernel is there."""
+    first = content[: bytes_a_segment(preset, len(content))]
+    parts = split(first) if preset.unpacks else [Part(first)]
+    model = preset.model
+    for part in parts:
+        size = len(part.content)
+        lanes = preset.lanes_for(size)
+        goes_to_cpu = model.contexts and is_sooner_on_cpu(model, lanes, size, size, begun=True)
+        if size < LEAST_CODED or (len(parts) > 1 and goes_to_cpu):
+            continue
+        few, prepared = part.content[: 2 * lanes * runs.CHUNK_STEPS], None
+        if model.contexts:
+            # Kernels depend on the plan, which that of few bytes may not be.
+            plan, data = prepare(np.frombuffer(part.content, np.uint8), model, part.row)
+            prepared = plan, data[: len(few)]
+        blocks = list(engine.encode_segment(few, model, lanes, device, prepared=prepared))
+        engine.decode_segment(blocks, len(few), model, lanes, device)
 
 
 def measure(content: bytes, preset: presets.Preset, device: str, streams: int) -> dict[str, Any]:

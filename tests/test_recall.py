@@ -291,6 +291,27 @@ def test_programs_for_x86_are_known_by_their_calls() -> None:
     assert choose(np.frombuffer(b"".join(pieces[:50]) + bytes_of("noise", 35_000), np.uint8)).calls == 0
 
 
+@pytest.mark.parametrize("block", [3, 7, 64, 1 << 17])
+def test_what_is_searched_in_blocks_is_counted_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "_BLOCK", block)
+
+    def content(size: int, *pieces: tuple[bytes, int]) -> NDArray[np.uint8]:
+        data = bytearray(b"\1") * size
+        for place, (piece, count) in enumerate(pieces):
+            for number in range(count):
+                at = number * (size // count) + 10 * place
+                data[at : at + len(piece)] = piece
+        return np.frombuffer(data, np.uint8)
+
+    call, load = (b"\xe8\x10\x20\x30\0", 20), (b"\x48\x8d\x0d\x20\1\1\xff", 2)
+    assert [analysis._calls(content(size, call)) for size in (7999, 8000)] == [1, 0]
+    assert [analysis._calls(content(size, call, load)) for size in (7999, 8000)] == [2, 0]
+    more = (call[0], 30)
+    assert [analysis._calls(content(size, more, load)) for size in (7999, 8000)] == [2, 1]
+    pieces = (b")2", 50)
+    assert [analysis._is_in_pieces(content(size, pieces)) for size in (1999, 2000)] == [True, False]
+
+
 def test_a_plan_for_code_of_64_bits_has_calls() -> None:
     assert read_plan(bytes([X86, 8 + 32, 0]))[0] == Plan(X86, calls=2)
     with pytest.raises(CorruptError):
