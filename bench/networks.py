@@ -2,18 +2,19 @@
 
     python bench/networks.py FILE [--device D] [--network NAME...] [--block B...] [--levels L...]
                              [--steps N] [--plain-steps N] [--lanes N] [--level-bytes N]
-                             [--seconds S] [--jobs J] [--compile] [--out FOLDER]
+                             [--seconds S] [--jobs J] [--out FOLDER]
 
 A case is a network with nothing (`none`), with the published SEB (`seb`) or with n-grams (`ngrams`), in its
 own lanes or --lanes of them, on so many first bytes of the file that all lanes have --steps bytes, or
 --plain-steps where it has no kernels on a GPU. Levels, memories of contexts, take --level-bytes. Each is
-made, decoded again and compared; the times are with kernels compiled. Memory is torch's peak on a GPU. On a
-CPU it is the process's peak, of which some 250 MiB are torch itself: each case has a process of its own
-there, --jobs at a time. No case begins later than --seconds after the start; those left are named. With
---compile nothing is measured: --jobs processes compile the kernels, which later runs find.
+made, decoded again and compared; the times are with kernels compiled. Each case has a process of its own,
+--jobs at a time. On a CPU these are measured side by side. On a GPU they compile and warm up side by side,
+and are then measured one after the other, with nothing else at work. Memory is torch's peak on a GPU, with
+what libraries keep there; on a CPU it is the process's peak, of which some 250 MiB are torch itself. No case
+begins later than --seconds after the start; those left are named.
 
-Appends JSON lines to FOLDER/networks.jsonl and prints the table. Exit status 1 if a case failed or a byte
-differed.
+Prints each line of the table when it is there, appends it as JSON to FOLDER/networks.jsonl, and prints the
+whole table at last. Exit status 1 if a case failed or a byte differed.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +50,32 @@ NETWORKS = (
 BLOCKS: dict[str, presets.Semantics] = {"none": False, "seb": True, "ngrams": "ngrams"}
 
 
+_READY: Row = {}
+"""What a process says when it is warm."""
+
+_COLUMNS = ("network", "block", "bytes", "lanes", "ratio", "KB/s", "KB/s back", "MiB", "came back")
+
+
 @dataclass(frozen=True)
 class Case:
-    """A network with what is put to it, or a level, and on how many bytes."""
+    """A network with what is put to it, or a level, and on how many bytes of which file and device.
+
+    It does not begin later than `until`, by time.perf_counter: a clock of all processes.
+    """
 
     name: str
     block: str
     preset: presets.Preset
     bytes: int
     kernels: bool
+    path: Path
+    device: str
+    until: float
+
+    @property
+    def about(self) -> Row:
+        """What a result says of its case."""
+        return {"network": self.name, "block": self.block, "bytes": self.bytes, "file": self.path.name}
 
 
 def main() -> int:
@@ -73,37 +92,32 @@ def main() -> int:
     parser.add_argument("--level-bytes", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("networks"))
     options = parser.parse_args()
-    begun = time.perf_counter()
     device = devices.pick_devices(options.device)[0]
-    on_gpu = torch.device(device).type == "cuda"
-    work = [case for case in cases(options, on_gpu) if not options.compile or case.kernels]
+    work = list(cases(options, device, time.perf_counter() + options.seconds))
     # What matters most comes first, where the time ends before the cases do.
     work.sort(key=lambda case: (not case.kernels, case.block == "ngrams"))
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     failed = 0
-    arguments = [(case, options.file, device, options.compile, begun + options.seconds) for case in work]
-    apart = options.compile or not on_gpu
-    for row in in_processes(arguments, options.jobs) if apart else map(one, arguments):
+    for row in (in_turns if torch.device(device).type == "cuda" else side_by_side)(work, options.jobs):
         failed += "error" in row or not row.get("same", True)
-        print(json.dumps(row), file=sys.stderr, flush=True)
+        print(line(row) if "coded" in row else json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
-        if not options.compile:
-            with (options.out / "networks.jsonl").open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(row) + "\n")
-    if not options.compile:
-        print(table(rows))
+        with (options.out / "networks.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+    print(table(rows))
     return 1 if failed else 0
 
 
-def cases(options: argparse.Namespace, on_gpu: bool) -> Iterator[Case]:
+def cases(options: argparse.Namespace, device: str, until: float) -> Iterator[Case]:
     """Yield what is measured."""
+    on_gpu = torch.device(device).type == "cuda"
+    where = options.file, device, until
     for level in options.levels:
         size = min(options.level_bytes, options.file.stat().st_size)
-        yield Case(f"level {level}", "", presets.resolve(level), size, on_gpu)
+        yield Case(f"level {level}", "", presets.resolve(level), size, on_gpu, *where)
     for name in options.network:
         for block in options.block:
             semantics = BLOCKS[block]
@@ -111,40 +125,77 @@ def cases(options: argparse.Namespace, on_gpu: bool) -> Iterator[Case]:
             preset = presets.resolve(network=name, semantics=semantics, lanes=lanes)
             kernels = on_gpu and base.has_kernels(preset.model, preset.lanes)
             steps = options.steps if kernels or not on_gpu else options.plain_steps
-            yield Case(name, block, preset, preset.lanes * steps, kernels)
+            yield Case(name, block, preset, preset.lanes * steps, kernels, *where)
 
 
-def in_processes(arguments: list[tuple[Case, Path, str, bool, float]], jobs: int) -> Iterator[Row]:
-    """Yield the result of each case from a process of its own."""
+def side_by_side(work: list[Case], jobs: int) -> Iterator[Row]:
+    """Yield the result of each case from a process of its own, `jobs` at a time."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        for future in as_completed([pool.submit(one, argument) for argument in arguments]):
+        for future in as_completed([pool.submit(one, case) for case in work]):
             yield future.result()
 
 
-def one(argument: tuple[Case, Path, str, bool, float]) -> Row:
-    """Return the figures of one case, or what went wrong."""
-    case, path, device, only_compile, until = argument
-    about = {"network": case.name, "block": case.block, "bytes": case.bytes, "file": path.name}
-    # Of one clock, in whatever process.
-    if time.perf_counter() > until:
-        return about | {"left": True}
+def in_turns(work: list[Case], jobs: int) -> Iterator[Row]:
+    """Yield the result of each case from a process of its own: `jobs` warm up, then each is measured."""
+    context = multiprocessing.get_context("spawn")
+    for first in range(0, len(work), jobs):
+        begun = []
+        for case in work[first : first + jobs]:
+            here, there = context.Pipe()
+            process = context.Process(target=_in_turn, args=(case, there), daemon=True)
+            process.start()
+            there.close()
+            begun.append((case, process, here))
+        said = [(case, process, here, _said(here, case)) for case, process, here in begun]
+        for case, process, here, row in said:
+            if row == _READY:
+                here.send(None)
+                row = _said(here, case)
+            yield row
+            process.join()
+
+
+def _in_turn(case: Case, parent: Connection) -> None:
+    """Warm up and say so, or else what went wrong; when told to, measure and say what came of it."""
+
+    def wait() -> None:
+        parent.send(_READY)
+        parent.recv()
+
+    parent.send(one(case, wait))
+
+
+def _said(here: Connection, case: Case) -> Row:
     try:
-        return about | _measure(case, path.read_bytes()[: case.bytes], device, only_compile)
+        said: Row = here.recv()
+    except EOFError:
+        return case.about | {"error": "its process ended"}
+    return said
+
+
+def one(case: Case, wait: Callable[[], None] = lambda: None) -> Row:
+    """Return the figures of one case, or what went wrong; `wait` is called when it is warm."""
+    if time.perf_counter() > case.until:
+        return case.about | {"left": True}
+    try:
+        return case.about | _measure(case, wait)
     except Exception as error:  # One case that fails must not take the others with it.
-        return about | {"error": f"{type(error).__name__}: {error}"}
+        return case.about | {"error": f"{type(error).__name__}: {error}"}
 
 
-def _measure(case: Case, data: bytes, device: str, only_compile: bool) -> Row:
+def _measure(case: Case, wait: Callable[[], None]) -> Row:
+    data, device = case.path.read_bytes()[: case.bytes], case.device
     if len(data) < case.bytes:
         raise ValueError(f"the file has {len(data)} bytes, not {case.bytes}")
     on_gpu = torch.device(device).type == "cuda"
     # Kernels are compiled by a whole chunk, libraries loaded by a few steps.
     few = data if case.kernels and on_gpu else data[: 8 * case.preset.lanes]
     streams.warm_up(few, case.preset, device)
-    if only_compile:
-        return {}
-    result = streams.measure(data, case.preset, device, 1)
+    wait()
+    if time.perf_counter() > case.until:
+        return {"left": True}
+    result = streams.measure(data, case.preset, device, 1, watched=False)
     peak = max(result[way]["peak_mib"][device][0] for way in ("compress", "decompress")) if on_gpu else 0
     # Told in milliseconds: what is stored takes none.
     there, back = (max(result[way]["seconds"], 1e-3) for way in ("compress", "decompress"))
@@ -164,27 +215,29 @@ def _measure(case: Case, data: bytes, device: str, only_compile: bool) -> Row:
     }
 
 
+def line(row: Row) -> str:
+    """Return a case's line of the table."""
+    cells = [
+        row["network"],
+        row["block"],
+        f"{row['bytes']:,}",
+        str(row["lanes"]),
+        f"{row['ratio']:.3f}",
+        f"{row['kb_per_s']:.3g}",
+        f"{row['kb_per_s_back']:.3g}",
+        f"{row['memory_mib']:,}",
+        "yes" if row["same"] else "NO",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
 def table(rows: list[Row]) -> str:
     """Return a Markdown table, a line a case, and what was left out or failed."""
     names = [f"level {level}" for level in range(1, 10)] + list(NETWORKS)
-    head = ["network", "block", "bytes", "lanes", "ratio", "KB/s", "KB/s back", "MiB", "came back"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     blocks = ["", *BLOCKS]
-    for row in sorted(rows, key=lambda row: (names.index(row["network"]), blocks.index(row["block"]))):
-        if "coded" not in row:
-            continue
-        cells = [
-            row["network"],
-            row["block"],
-            f"{row['bytes']:,}",
-            str(row["lanes"]),
-            f"{row['ratio']:.3f}",
-            f"{row['kb_per_s']:.3g}",
-            f"{row['kb_per_s_back']:.3g}",
-            f"{row['memory_mib']:,}",
-            "yes" if row["same"] else "NO",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+    rows = sorted(rows, key=lambda row: (names.index(row["network"]), blocks.index(row["block"])))
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
+    lines += [line(row) for row in rows if "coded" in row]
     found = sorted({f"{row['device']}, torch {row['torch']}" for row in rows if "coded" in row})
     lines += ["", f"Device: {'; '.join(found)}."]
     left = [f"{row['network']} {row['block']}".strip() for row in rows if row.get("left")]

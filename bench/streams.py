@@ -108,8 +108,10 @@ def warm_up(content: bytes, preset: presets.Preset, device: str) -> None:
         engine.decode_segment(blocks, len(few), model, lanes, device)
 
 
-def measure(content: bytes, preset: presets.Preset, device: str, streams: int) -> dict[str, Any]:
-    """Return the figures of one combination, and whether the content came back."""
+def measure(
+    content: bytes, preset: presets.Preset, device: str, streams: int, watched: bool = True
+) -> dict[str, Any]:
+    """Return the figures of one combination, and whether the content came back; `watched` as in `timed`."""
     frame, back = io.BytesIO(), io.BytesIO()
 
     def pack(profile: Profile) -> None:
@@ -134,9 +136,9 @@ def measure(content: bytes, preset: presets.Preset, device: str, streams: int) -
         with sepzip.open(io.BytesIO(packed), "rb", device=device, streams=1) as file:
             back.write(file.read())
 
-    compress = timed(pack, device, len(content))
+    compress = timed(pack, device, len(content), watched)
     packed = frame.getvalue()
-    decompress = timed(unpack, device, len(content))
+    decompress = timed(unpack, device, len(content), watched)
     return {
         "bytes": len(content),
         "coded": len(packed),
@@ -185,10 +187,15 @@ class Watch:
         return {name: round(sum(shares) / len(shares), 3) for name, shares in found.items()}
 
 
-def timed(work: Callable[[Profile], object], device: str, size: int) -> dict[str, Any]:
-    """Return the time that the work takes, and what its devices did and needed meanwhile."""
+def timed(
+    work: Callable[[Profile], object], device: str, size: int, watched: bool = True
+) -> dict[str, Any]:
+    """Return the time that the work takes, and what its devices did and needed meanwhile.
+
+    What GPUs' driver says of them is asked, which takes it about a second to begin with, where `watched`.
+    """
     gpus = [name for name in devices.pick_devices(device) if name != "cpu"]
-    watch = Watch(gpus) if gpus and shutil.which("nvidia-smi") else None
+    watch = Watch(gpus) if watched and gpus and shutil.which("nvidia-smi") else None
     gc.collect()
     for name in gpus:
         with torch.cuda.device(name):
