@@ -110,10 +110,10 @@ def main() -> int:
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
     asked = [
         Work(path, network, variant, model, size, options.lanes, device, not options.no_decode)
+        for size in options.bytes
         for network in options.network
         for variant in options.variants
         for model in [variant_of(network, variant, options.lanes, changes)]
-        for size in options.bytes
         for path in options.files
     ]
     had = {_identity(row) for row in rows if options.no_decode or "same" in row}
