@@ -118,10 +118,10 @@ def ratio_against_speed(points: list[Point], width: float) -> str:
         parts += [path(f"M{left} {y:.1f}H{right}", "grid"), text(left - 6, y + 4, f"{tick:.3g}", "end")]
     for decade in range(math.ceil(low), math.floor(high) + 1):
         x = left + (decade - low) / (high - low) * (right - left)
-        parts += [
-            path(f"M{x:.1f} {top}V{bottom}", "grid"),
-            text(x, bottom + 18, number(10**decade), "middle"),
-        ]
+        words = number(10**decade)
+        # Beneath its line, or as near to that as the picture goes.
+        middle = min(x, width - _LETTER * len(words) / 2)
+        parts += [path(f"M{x:.1f} {top}V{bottom}", "grid"), text(middle, bottom + 18, words, "middle")]
     parts.append(path(f"M{left} {top}V{bottom}H{right}", "axis"))
     parts.append(text(right, height - 6, "KB/s of compressing", "end", "title"))
     parts.append(text(left + 6, top + 6, "ratio", "start", "title"))

@@ -151,3 +151,14 @@ def test_labels_cover_neither_points_nor_each_other() -> None:
     for number, (x, y) in enumerate(places):
         assert 44 < x < 720 and 14 < y < 380
         assert all(abs(x - x2) > 60 or abs(y - y2) > 12 for x2, y2 in places[:number])
+
+
+@pytest.mark.parametrize("fastest", [99.0, 630.0, 900.0, 999_999.0])
+def test_the_numbers_of_an_axis_are_within_the_picture(fastest: float) -> None:
+    points = [plots.Point("slow", "peer", 1.01, 1.0), plots.Point("fast", "peer", fastest, 2.0)]
+    drawn = ElementTree.fromstring(plots.ratio_against_speed(points, 720))
+    decades = [one for one in drawn.iter(f"{SVG}text") if one.get("y") == "394.0"]
+    assert len(decades) >= 3
+    for one in decades:
+        assert one.get("text-anchor") == "middle"
+        assert float(one.get("x", "")) + 3.3 * len(one.text or "") <= 720
