@@ -31,8 +31,8 @@ def test_a_gain_is_one_at_equal_parameters(network: str) -> None:
         for variant in seb_gain.VARIANTS
     }
     for variant, base in seb_gain.BASES.items():
-        # What the published SEB adds in front of tokens is a tenth of so small a network.
-        most = 0.12 if variant == "patches" else 0.01
+        # In front of tokens the published SEB adds some of the weights of so small a network.
+        most = 0.07 if variant == "patches" else 0.01
         assert abs(counts[variant] - counts[base]) < most * counts[base], variant
 
 
