@@ -12,7 +12,7 @@ from conftest import TINY
 from kernels import DEVICE
 from sepzip.engine import decode_segment, encode_segment
 from sepzip.exact.adam import adam
-from sepzip.exact.kernels.update import Learner, Parameter
+from sepzip.exact.kernels.parameters import Learner, Parameter
 from sepzip.exact.tape import ParameterNode, Tape
 from sepzip.exact.workspace import Workspace
 from sepzip.frequencies import Frequencies

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conftest import TRACE_TINY, TRACE_TINY_SEMANTIC
 from kernels import DEVICE
-from sepzip.exact.kernels.update import Learner, Parameter
+from sepzip.exact.kernels.parameters import Learner, Parameter
 from sepzip.exact.tape import ParameterNode, Tape
 from sepzip.exact.workspace import Workspace
 from sepzip.frequencies import Frequencies

@@ -8,8 +8,18 @@ from torch import Tensor
 
 from kernels import DEVICE
 from sepzip.exact.adam import adam
-from sepzip.exact.kernels import update
-from sepzip.exact.kernels.update import ColumnTasks, Digits, Learner, Parameter, RowDigits
+from sepzip.exact.kernels.column_tasks import ColumnTasks
+from sepzip.exact.kernels.digits import Digits, RowDigits, gradient_digits
+from sepzip.exact.kernels.lane_update import lane_update
+from sepzip.exact.kernels.parameters import Learner, Parameter
+from sepzip.exact.kernels.weight_update import (
+    WHOLE_COLUMNS,
+    quantise_weight,
+    summed_update,
+    weight_parts,
+    weight_sums,
+    weight_update,
+)
 from sepzip.exact.layer_norm import layer_norm
 from sepzip.exact.linear import lane_linear, linear
 from sepzip.exact.product import split_digits
@@ -19,7 +29,7 @@ from sepzip.exact.tape import Node, Tape
 EPSILON = 2.5e-9
 STEPS = 2
 
-MANY = update.WHOLE_COLUMNS + 5
+MANY = WHOLE_COLUMNS + 5
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -101,7 +111,7 @@ def test_shared_layer(sizes: tuple[int, int, int], from_largest: bool) -> None:
             _int8(lanes, outputs),
             _int8(lanes, outputs),
         )
-        update.gradient_digits(
+        gradient_digits(
             gradient.to(DEVICE),
             by_lane.to(DEVICE),
             digits,
@@ -120,7 +130,7 @@ def test_shared_layer(sizes: tuple[int, int, int], from_largest: bool) -> None:
                 assert torch.equal(digit.cpu().to(torch.float32), expected)
         assert bias.are_same
 
-        update.weight_update(
+        weight_update(
             whole_x.t().contiguous().to(torch.int8).to(DEVICE),
             digits,
             weight.fused,
@@ -131,10 +141,10 @@ def test_shared_layer(sizes: tuple[int, int, int], from_largest: bool) -> None:
             column_largest,
         )
         assert weight.are_same
-        if inputs > update.WHOLE_COLUMNS:
+        if inputs > WHOLE_COLUMNS:
             largest = weight.plain.weight.abs().amax(0)
             assert torch.equal(column_largest.cpu(), largest.view(torch.int32))
-            update.quantise_weight(weight.fused.weight, column_largest, by_input, by_output, scale_weight)
+            quantise_weight(weight.fused.weight, column_largest, by_input, by_output, scale_weight)
         whole, scale = quantise(weight.plain.weight, 0, INT8_MOST)
         assert torch.equal(by_input.cpu().to(torch.float32), whole)
         assert torch.equal(by_output.cpu().to(torch.float32), whole.t())
@@ -159,10 +169,8 @@ def test_update_by_sums_in_parts(lanes: int, inputs: int, outputs: int) -> None:
     digits = Digits(high, low, scale.squeeze(0).to(DEVICE))
     shape = (-(-lanes // 256), inputs, outputs)
     sums = [torch.full(shape, 9, dtype=torch.int32, device=DEVICE) for _ in range(2)]
-    update.weight_sums(whole_x.t().to(torch.int8).contiguous().to(DEVICE), digits, sums[0], sums[1])
-    update.summed_update(
-        sums[0], sums[1], digits.scale, weight.fused, learner, by_input, by_output, scale_weight
-    )
+    weight_sums(whole_x.t().to(torch.int8).contiguous().to(DEVICE), digits, sums[0], sums[1])
+    summed_update(sums[0], sums[1], digits.scale, weight.fused, learner, by_input, by_output, scale_weight)
     assert weight.are_same
     whole, scale = quantise(weight.plain.weight, 0, INT8_MOST)
     assert torch.equal(by_input.cpu().to(torch.float32), whole)
@@ -172,8 +180,8 @@ def test_update_by_sums_in_parts(lanes: int, inputs: int, outputs: int) -> None:
 
 def test_which_weights_are_summed_in_parts() -> None:
     """Those of few tiles and many rows."""
-    assert update.weight_parts(256, 256, 8192) == 16 and update.weight_parts(256, 512, 8192) == 8
-    assert update.weight_parts(256, 256, 512) == update.weight_parts(256, 4096, 8192) == 1
+    assert weight_parts(256, 256, 8192) == 16 and weight_parts(256, 512, 8192) == 8
+    assert weight_parts(256, 256, 512) == weight_parts(256, 4096, 8192) == 1
 
 
 def test_biases_of_wide_layers() -> None:
@@ -183,7 +191,7 @@ def test_biases_of_wide_layers() -> None:
     gradient, scale_x = _uneven(generator, lanes, outputs), torch.rand(lanes, generator=generator)
     bias, learner = _Both(torch.randn(outputs, generator=generator)), _learner()
     digits = Digits(_int8(outputs, lanes), _int8(outputs, lanes), torch.empty(outputs, device=DEVICE))
-    update.gradient_digits(gradient.to(DEVICE), scale_x.to(DEVICE), digits, bias.fused, learner)
+    gradient_digits(gradient.to(DEVICE), scale_x.to(DEVICE), digits, bias.fused, learner)
     bias.learn(exact_sum(gradient, 0).squeeze(0), learner)
     assert bias.are_same
     columns, scale = quantise(gradient * scale_x[:, None], 0, INT16_MOST)
@@ -198,7 +206,7 @@ def test_quantise_weight(inputs: int, outputs: int) -> None:
     by_input, by_output = _int8(inputs, outputs), _int8(outputs, inputs)
     scale_weight = torch.empty(outputs, device=DEVICE)
     largest = weight.abs().amax(0).view(torch.int32).to(DEVICE)
-    update.quantise_weight(weight.to(DEVICE), largest, by_input, by_output, scale_weight)
+    quantise_weight(weight.to(DEVICE), largest, by_input, by_output, scale_weight)
     whole, scale = quantise(weight, 0, INT8_MOST)
     assert torch.equal(by_input.cpu().to(torch.float32), whole)
     assert torch.equal(by_output.cpu().to(torch.float32), whole.t())
@@ -220,7 +228,7 @@ def test_lane_layer(lanes: int, width: int, programs: int | None) -> None:
         tape.run_backward()
         weight.learn(nodes[1].grad, learner)
         bias.learn(nodes[2].grad, learner)
-        update.lane_update(
+        lane_update(
             x.to(DEVICE),
             gradient.to(DEVICE),
             weight.fused,

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .exact.kernels.elements import CHAINED, follow
+from .exact.kernels.parameters import Learner, Parameter
 from .exact.kernels.softmax import frequencies, loss_gradient
-from .exact.kernels.update import Learner, Parameter
 from .exact.tape import ParameterNode
 from .exact.workspace import Workspace
 from .model import Dropping, state_fingerprint

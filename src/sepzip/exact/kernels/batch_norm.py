@@ -27,7 +27,7 @@ from .elements import (
     whole_number,
 )
 from .linear import combined, sum_of_splits
-from .update import Parameter
+from .parameters import Parameter
 
 __all__ = ["FusedBatchNorm", "add_layer", "add_newest", "add_product", "quantise_rows"]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ..workspace import Workspace
+from .digits import Digits, RowDigits
 from .elements import (
     CHAINED,
     adam,
@@ -26,7 +27,7 @@ from .elements import (
     whole_number,
 )
 from .layer_norm import whole_normal
-from .update import Digits, Learner, Parameter, RowDigits
+from .parameters import Learner, Parameter
 
 __all__ = [
     "COLUMN_ROWS",

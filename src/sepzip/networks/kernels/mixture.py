@@ -25,7 +25,7 @@ from ...exact.kernels.elements import (
     split_digits,
     whole_number,
 )
-from ...exact.kernels.update import Learner
+from ...exact.kernels.parameters import Learner
 from ...exact.quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ...exact.workspace import Workspace
 from ..trace import Mixture

@@ -13,8 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
+from ...exact.kernels.column_tasks import ColumnTasks
+from ...exact.kernels.digits import RowDigits, gradient_digits
 from ...exact.kernels.elements import CHAINED, follow, from_bits, gelu, gelu_slope, row_scale, whole_number
 from ...exact.kernels.embedding import FusedEmbedding
+from ...exact.kernels.lane_update import lane_update
 from ...exact.kernels.layer_norm import normalised, normalised_backward
 from ...exact.kernels.linear import (
     activate,
@@ -27,14 +30,8 @@ from ...exact.kernels.linear import (
     sum_of_splits,
     transpose,
 )
+from ...exact.kernels.parameters import Learner
 from ...exact.kernels.patches import FusedSemantics
-from ...exact.kernels.update import (
-    ColumnTasks,
-    Learner,
-    RowDigits,
-    gradient_digits,
-    lane_update,
-)
 from ...exact.layer_norm import statistics_most
 from ...exact.quantise import INT8_MOST, INT16_MOST, quantise
 from ...exact.tape import ParameterNode

@@ -19,6 +19,7 @@ from ...exact.kernels.batch_norm import (
     quantise_rows,
 )
 from ...exact.kernels.columns import Columns, ColumnSums, layer_columns, norm_columns
+from ...exact.kernels.digits import RowDigits, gradient_digits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import (
     activate,
@@ -31,8 +32,8 @@ from ...exact.kernels.linear import (
     splits,
     transpose,
 )
+from ...exact.kernels.parameters import Learner
 from ...exact.kernels.softmax_attention import attend, attend_backward
-from ...exact.kernels.update import Learner, RowDigits, gradient_digits
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL
 from ..patchtst import BatchNorm, PatchTST

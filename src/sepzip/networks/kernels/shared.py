@@ -10,13 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...exact.kernels.digits import Digits
 from ...exact.kernels.elements import from_bits, row_scale, split_digits, whole_number
 from ...exact.kernels.linear import combined, sum_of_splits
-from ...exact.kernels.update import (
+from ...exact.kernels.parameters import Learner, Parameter
+from ...exact.kernels.weight_update import (
     WHOLE_COLUMNS,
-    Digits,
-    Learner,
-    Parameter,
     quantise_weight,
     summed_update,
     weight_parts,

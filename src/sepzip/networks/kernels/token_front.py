@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...exact.kernels.embedding import FusedEmbedding
+from ...exact.kernels.parameters import Learner
 from ...exact.kernels.token_patches import FusedTokenSemantics
-from ...exact.kernels.update import Learner
 from ...exact.workspace import Workspace
 from ...semantics import TokenSemantics
 from ..base import Front

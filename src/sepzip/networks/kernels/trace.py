@@ -14,6 +14,7 @@ from torch import Tensor
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.attention import attend, attend_backward
 from ...exact.kernels.columns import Columns, layer_columns, norm_columns
+from ...exact.kernels.digits import RowDigits, gradient_digits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import (
     activate,
@@ -25,7 +26,7 @@ from ...exact.kernels.linear import (
     splits,
     transpose,
 )
-from ...exact.kernels.update import Learner, RowDigits, gradient_digits
+from ...exact.kernels.parameters import Learner
 from ...exact.layer_norm import statistics_most
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL
