@@ -1,4 +1,4 @@
-"""What the kernels of networks share: a front, layers of all lanes, and what one program does for a row."""
+"""What the kernels of networks share: a front, layers of all lanes, norms and digits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ...exact.kernels.digits import Digits
-from ...exact.kernels.elements import from_bits, row_scale, split_digits, whole_number
-from ...exact.kernels.linear import combined, sum_of_splits
 from ...exact.kernels.parameters import Learner, Parameter
 from ...exact.kernels.weight_update import (
     WHOLE_COLUMNS,
@@ -22,7 +18,6 @@ from ...exact.kernels.weight_update import (
     weight_sums,
     weight_update,
 )
-from ...exact.quantise import INT8_MOST, INT16_MOST
 from ...exact.tape import ParameterNode
 from ...exact.workspace import Workspace
 
@@ -32,43 +27,7 @@ __all__ = [
     "Parameters",
     "Shared",
     "new_digits",
-    "product_gradient",
-    "store_digits",
-    "store_quantised",
 ]
-
-_INT8_MOST = tl.constexpr(INT8_MOST)
-_INT16_MOST = tl.constexpr(INT16_MOST)
-
-
-@triton.jit
-def store_quantised(x, lane, column, inside, whole, scale_out, width: tl.constexpr):
-    """Store a lane's x as int8, and its scale."""
-    factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT8_MOST)
-    values = whole_number(x, factor).to(tl.int8)
-    tl.store(whole + lane * width + column, values, mask=inside)
-    tl.store(scale_out + lane, scale)
-
-
-@triton.jit
-def store_digits(x, row, column, inside, high, low, scale_out, width: tl.constexpr):
-    """Store a row's x as the digits, int8, of whole numbers of 16 bits, and their scale."""
-    factor, scale = row_scale(tl.max(tl.abs(x), 0), _INT16_MOST)
-    whole = whole_number(x, factor)
-    top, bottom = split_digits(whole)
-    place = row * width + column
-    tl.store(high + place, top, mask=inside)
-    tl.store(low + place, bottom, mask=inside)
-    tl.store(scale_out + row, scale)
-
-
-@triton.jit
-def product_gradient(lane, place, inside, high_sums, low_sums, largest, stride, SPLITS: tl.constexpr):
-    """Return the gradient by a layer's input from its integer sums."""
-    _, scale = row_scale(from_bits(tl.load(largest + lane)), _INT16_MOST)
-    high = sum_of_splits(high_sums, place, inside, stride, SPLITS)
-    low = sum_of_splits(low_sums, place, inside, stride, SPLITS)
-    return combined(high, low) * scale
 
 
 class FusedFront(Protocol):

@@ -8,11 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...exact.kernels.elements import follow, from_bits, row_scale
+from ...exact.kernels.elements import follow
 from ...exact.kernels.layer_norm import normalised, normalised_backward
-from ...exact.kernels.linear import sum_of_splits
-from ...exact.quantise import INT8_MOST
-from .shared import product_gradient, store_digits, store_quantised
+from .rows import product_gradient, product_result, store_digits, store_quantised
 
 __all__ = [
     "attended_kernel",
@@ -25,8 +23,6 @@ __all__ = [
     "norm_backward_kernel",
     "norm_kernel",
 ]
-
-_INT8_MOST = tl.constexpr(INT8_MOST)
 
 
 @triton.jit
@@ -166,10 +162,7 @@ def _feed_forward_end(
 ):
     """Return x plus what the feed-forward layer made of it, from the integer sums of its second product."""
     place = row * width + column
-    _, scale = row_scale(from_bits(tl.load(hidden_largest + row)), _INT8_MOST)
-    inner = sum_of_splits(sums, place, inside, rows * width, SPLITS).to(tl.float32) * scale
-    inner = inner * tl.load(scale_weight + column, mask=inside, other=0.0)
-    inner = inner + tl.load(bias + column, mask=inside, other=0.0)
+    inner = product_result(sums, hidden_largest, scale_weight, bias, row, column, inside, rows, width, SPLITS)
     return tl.load(x + place, mask=inside, other=0.0) + inner
 
 
