@@ -10,8 +10,12 @@ from torch import Tensor
 
 from kernels import DEVICE
 from sepzip.exact.gelu import gelu
-from sepzip.exact.kernels import linear as kernels
+from sepzip.exact.kernels import products
+from sepzip.exact.kernels.digits import row_digits
 from sepzip.exact.kernels.elements import EXACT
+from sepzip.exact.kernels.linear import activate, linear_forward, linear_sums
+from sepzip.exact.kernels.linear_backward import gradient_sums, hidden_gradient, input_gradient
+from sepzip.exact.kernels.products import combined, splits, sum_of_splits
 from sepzip.exact.linear import linear
 from sepzip.exact.product import split_digits
 from sepzip.exact.quantise import INT8_MOST, INT16_MOST, quantise
@@ -108,7 +112,7 @@ def test_linear_forward(sizes: tuple[int, int, int], activation: bool) -> None:
     layer = _layer(*sizes)
     out = torch.full((lanes, outputs), 9.0, device=DEVICE)
     largest = torch.zeros(lanes, dtype=torch.int32, device=DEVICE) if activation else None
-    kernels.linear_forward(
+    linear_forward(
         layer.whole_x, layer.by_output, layer.scale_x, layer.scale_weight, layer.bias.to(DEVICE), out, largest
     )
     expected = linear(Tape(), Node(layer.x), Node(layer.weight), Node(layer.bias)).data
@@ -124,7 +128,7 @@ def test_activate(lanes: int, width: int) -> None:
     expected, _ = quantise(_gelu(x), 1, INT8_MOST)
     whole = torch.empty((lanes, width), dtype=torch.int8, device=DEVICE)
     whole_by_input = torch.empty((width, lanes), dtype=torch.int8, device=DEVICE)
-    kernels.activate(x.to(DEVICE), _largest(_gelu(x)).to(DEVICE), whole, whole_by_input)
+    activate(x.to(DEVICE), _largest(_gelu(x)).to(DEVICE), whole, whole_by_input)
     assert torch.equal(whole.cpu().to(torch.float32), expected)
     assert torch.equal(whole_by_input.cpu(), whole.t().cpu())
 
@@ -133,9 +137,9 @@ def test_activate(lanes: int, width: int) -> None:
 def test_linear_sums(sizes: tuple[int, int, int]) -> None:
     lanes, inputs, outputs = sizes
     layer = _layer(*sizes)
-    parts = kernels.splits(inputs, lanes)
+    parts = splits(inputs, lanes)
     sums = torch.full((parts, lanes, outputs), 9, dtype=torch.int32, device=DEVICE)
-    kernels.linear_sums(layer.whole_x, layer.by_output, sums)
+    linear_sums(layer.whole_x, layer.by_output, sums)
     expected = layer.whole_x.cpu().double() @ layer.by_input.cpu().double()
     assert torch.equal(sums.sum(0).cpu().double(), expected)
 
@@ -156,14 +160,14 @@ def test_input_gradient(lanes: int, inputs: int, outputs: int, adds: bool) -> No
     gradient = torch.full((lanes, inputs), 9.0, device=DEVICE)
     added = layer.x.to(DEVICE) if adds else None
     for scales in (scale, _largest(scaled).to(DEVICE)):
-        kernels.input_gradient(high, low, scales, layer.by_input, gradient, added)
+        input_gradient(high, low, scales, layer.by_input, gradient, added)
         assert _same(gradient, x.grad)
 
 
 def test_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of the products of many rows, of fewer."""
-    monkeypatch.setattr(kernels, "_MANY_PROGRAMS", 1)
-    monkeypatch.setattr(kernels, "_MANY_ROWS", 1)
+    monkeypatch.setattr(products, "_MANY_PROGRAMS", 1)
+    monkeypatch.setattr(products, "_MANY_ROWS", 1)
     sizes = (70, 130, 140)
     test_linear_forward(sizes, True)
     test_linear_sums(sizes)
@@ -175,10 +179,10 @@ def test_large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def _add_up(high, low, scale, out, count, outputs, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
-    high_sum = kernels.sum_of_splits(high, place, inside, count, SPLITS)
-    low_sum = kernels.sum_of_splits(low, place, inside, count, SPLITS)
+    high_sum = sum_of_splits(high, place, inside, count, SPLITS)
+    low_sum = sum_of_splits(low, place, inside, count, SPLITS)
     by_row = tl.load(scale + place // outputs, mask=inside, other=0.0)
-    tl.store(out + place, kernels.combined(high_sum, low_sum) * by_row, mask=inside)
+    tl.store(out + place, combined(high_sum, low_sum) * by_row, mask=inside)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -194,15 +198,15 @@ def test_gradient_by_the_input(sizes: tuple[int, int, int]) -> None:
 
     high, low = (torch.full((lanes, outputs), 9, dtype=torch.int8, device=DEVICE) for _ in range(2))
     largest = torch.empty(lanes, dtype=torch.int32, device=DEVICE)
-    kernels.row_digits(layer.gradient.to(DEVICE), layer.scale_weight, high, low, largest)
+    row_digits(layer.gradient.to(DEVICE), layer.scale_weight, high, low, largest)
     scaled = layer.gradient * layer.scale_weight.cpu()
     expected_high, expected_low, scale = _digits(scaled)
     assert torch.equal(high, expected_high) and torch.equal(low, expected_low)
     assert torch.equal(largest.cpu(), _largest(scaled))
 
-    parts = kernels.splits(outputs, lanes)
+    parts = splits(outputs, lanes)
     sums = [torch.full((parts, lanes, inputs), 9, dtype=torch.int32, device=DEVICE) for _ in range(2)]
-    kernels.gradient_sums(high, low, layer.by_input, sums[0], sums[1])
+    gradient_sums(high, low, layer.by_input, sums[0], sums[1])
     gradient = torch.empty((lanes, inputs), device=DEVICE)
     count = gradient.numel()
     grid = (triton.cdiv(count, 1024),)
@@ -226,7 +230,7 @@ def test_hidden_gradient(sizes: tuple[int, int, int]) -> None:
     largest = torch.zeros(lanes, dtype=torch.int32, device=DEVICE)
     columns = [torch.zeros(inputs, dtype=torch.int32, device=DEVICE) for _ in range(2)]
     scale_x = torch.rand(lanes, generator=generator)
-    kernels.hidden_gradient(
+    hidden_gradient(
         *_digits(layer.gradient * layer.scale_weight.cpu()),
         layer.by_input,
         x.to(DEVICE),

@@ -26,8 +26,8 @@ from .elements import (
     split_digits,
     whole_number,
 )
-from .linear import combined, sum_of_splits
 from .parameters import Parameter
+from .products import combined, sum_of_splits
 
 __all__ = ["FusedBatchNorm", "add_layer", "add_newest", "add_product", "quantise_rows"]
 

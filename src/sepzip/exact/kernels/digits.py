@@ -21,12 +21,13 @@ from .elements import (
     follow,
     from_bits,
     row_scale,
+    size_bits,
     split_digits,
     whole_number,
 )
 from .parameters import Learner, Parameter
 
-__all__ = ["Digits", "RowDigits", "gradient_digits"]
+__all__ = ["Digits", "RowDigits", "gradient_digits", "row_digits"]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
@@ -176,5 +177,44 @@ def gradient_digits(
         columns,
         *lane_chunks(lanes, 64 if columns == 32 else 256),
         num_warps=8 if columns == 32 else 4,
+        **CHAINED,
+    )
+
+
+@triton.jit
+def _row_digits(gradient, scale_weight, high, low, largest, width: tl.constexpr, WIDTH: tl.constexpr):
+    follow()
+    lane = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    place = lane * width + column
+    g = tl.load(gradient + place, mask=inside, other=0.0)
+    g = g * tl.load(scale_weight + column, mask=inside, other=0.0)
+    bits = tl.max(size_bits(g), 0)
+    factor, _ = row_scale(from_bits(bits), _INT16_MOST)
+    whole = whole_number(g, factor)
+    top, bottom = split_digits(whole)
+    tl.store(high + place, top, mask=inside)
+    tl.store(low + place, bottom, mask=inside)
+    tl.store(largest + lane, bits)
+
+
+def row_digits(gradient: Tensor, scale_weight: Tensor, high: Tensor, low: Tensor, largest: Tensor) -> None:
+    """Write gradient * scale_weight, quantised by lane, as digits `high` and `low`, int8 [lanes, outputs].
+
+    `gradient` is float32 [lanes, outputs], `scale_weight` float32 [outputs]; `largest`, int32 [lanes], gets
+    the bits of each lane's largest size.
+    """
+    lanes, width = gradient.shape
+    padded = triton.next_power_of_2(width)
+    _row_digits[(lanes,)](
+        gradient,
+        scale_weight,
+        high,
+        low,
+        largest,
+        width,
+        padded,
+        num_warps=max(1, min(8, padded // 256)),
         **CHAINED,
     )

@@ -22,8 +22,8 @@ from .elements import (
     size_bits,
     whole_number,
 )
-from .linear import combined, sum_of_splits
 from .parameters import Learner, Parameter
+from .products import combined, sum_of_splits
 
 __all__ = [
     "WHOLE_COLUMNS",

@@ -13,19 +13,12 @@ from torch import Tensor
 
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.column_tasks import ColumnTasks
-from ...exact.kernels.digits import RowDigits, gradient_digits
+from ...exact.kernels.digits import RowDigits, gradient_digits, row_digits
 from ...exact.kernels.elements import CHAINED
-from ...exact.kernels.linear import (
-    activate,
-    gradient_sums,
-    hidden_gradient,
-    linear_forward,
-    linear_sums,
-    row_digits,
-    splits,
-    transpose,
-)
+from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose
+from ...exact.kernels.linear_backward import gradient_sums, hidden_gradient
 from ...exact.kernels.parameters import Learner
+from ...exact.kernels.products import splits
 from ...exact.layer_norm import statistics_most
 from ...exact.workspace import Workspace
 from ..pac import PAC

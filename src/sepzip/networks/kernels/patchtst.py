@@ -19,20 +19,12 @@ from ...exact.kernels.batch_norm import (
     quantise_rows,
 )
 from ...exact.kernels.columns import Columns, ColumnSums, layer_columns, norm_columns
-from ...exact.kernels.digits import RowDigits, gradient_digits
+from ...exact.kernels.digits import RowDigits, gradient_digits, row_digits
 from ...exact.kernels.elements import CHAINED
-from ...exact.kernels.linear import (
-    activate,
-    gradient_sums,
-    hidden_gradient,
-    input_gradient,
-    linear_forward,
-    linear_sums,
-    row_digits,
-    splits,
-    transpose,
-)
+from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose
+from ...exact.kernels.linear_backward import gradient_sums, hidden_gradient, input_gradient
 from ...exact.kernels.parameters import Learner
+from ...exact.kernels.products import splits
 from ...exact.kernels.softmax_attention import attend, attend_backward
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL

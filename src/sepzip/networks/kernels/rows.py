@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ...exact.kernels.elements import from_bits, row_scale, split_digits, whole_number
-from ...exact.kernels.linear import combined, sum_of_splits
+from ...exact.kernels.products import combined, sum_of_splits
 from ...exact.quantise import INT8_MOST, INT16_MOST
 
 __all__ = ["product_gradient", "product_result", "store_digits", "store_quantised"]
