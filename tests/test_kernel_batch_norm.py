@@ -9,9 +9,10 @@ from torch import Tensor
 from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.batch_norm import FEW_ROWS, BatchStatistics, batch_norm
-from sepzip.exact.kernels.batch_norm import FusedBatchNorm, add_newest
+from sepzip.exact.kernels.batch_norm import FusedBatchNorm
 from sepzip.exact.kernels.columns import Columns, norm_columns
 from sepzip.exact.kernels.parameters import Learner, Parameter
+from sepzip.exact.kernels.residual import add_newest
 from sepzip.exact.product import split_digits
 from sepzip.exact.quantise import INT8_MOST, INT16_MOST, quantise
 from sepzip.exact.tape import Node, Tape

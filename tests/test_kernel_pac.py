@@ -17,7 +17,7 @@ from sepzip.exact.tape import ParameterNode, Tape
 from sepzip.exact.workspace import Workspace
 from sepzip.frequencies import Frequencies
 from sepzip.networks import base
-from sepzip.networks.kernels import pac
+from sepzip.networks.kernels import pac_block
 from sepzip.networks.kernels.pac import FusedPAC
 from sepzip.networks.pac import PAC, Embedding
 from sepzip.optimizer import Adam
@@ -125,7 +125,7 @@ def test_training(lanes: int, steps: int, settings: ModelSettings) -> None:
 
 def test_lanes_updated_by_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several blocks the first is updated with all other weights, the rest as large ones are."""
-    monkeypatch.setattr(pac, "_programs", lambda _lanes, width, _device: None if width == 4 else 2)
+    monkeypatch.setattr(pac_block, "_programs", lambda _lanes, width, _device: None if width == 4 else 2)
     _train_both(3, 3, _TINY)
 
 
@@ -134,7 +134,7 @@ def test_updates_that_last_into_the_next_step(text: bytes, monkeypatch: pytest.M
     """Graphs of many steps and of one, whose branches are joined where the next step needs them."""
     data, lanes = text[:200], 3
     (expected,) = encode_segment(data, TINY, lanes, "cpu")
-    monkeypatch.setattr(pac, "_MANY_WEIGHTS", 1)
+    monkeypatch.setattr(pac_block, "_MANY_WEIGHTS", 1)
     (block,) = encode_segment(data, TINY, lanes, "cuda")
     assert (block.payload, block.fingerprint) == (expected.payload, expected.fingerprint)
     assert bytes(decode_segment([block], len(data), TINY, lanes, "cuda")) == data

@@ -12,9 +12,9 @@ from sepzip.exact.kernels.column_tasks import ColumnTasks
 from sepzip.exact.kernels.digits import Digits, RowDigits, gradient_digits
 from sepzip.exact.kernels.lane_update import lane_update
 from sepzip.exact.kernels.parameters import Learner, Parameter
+from sepzip.exact.kernels.quantise import quantise_weight
 from sepzip.exact.kernels.weight_update import (
     WHOLE_COLUMNS,
-    quantise_weight,
     summed_update,
     weight_parts,
     weight_sums,

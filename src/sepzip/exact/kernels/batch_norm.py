@@ -1,4 +1,4 @@
-"""Batch normalisation, between what stands before it and behind it: the twin of batch_norm.py.
+"""Batch normalisation and what stands behind it: the twin of batch_norm.py.
 
 A column's sums over all rows are made by many programs. What the sums come to is worked out anew by every
 program that needs it, for far more rows than it costs.
@@ -6,15 +6,14 @@ program that needs it, for far more rows than it costs.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..batch_norm import EPSILON, FEW_ROWS, BatchStatistics, statistics_most
-from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
+from ..quantise import INT16_MOST, SUM_MOST
 from ..workspace import Workspace
-from .columns import COLUMN_ROWS, Columns, column_tile, scale_of_rows
+from .columns import COLUMN_ROWS, Columns, column_tile
 from .elements import (
     CHAINED,
     beside_floats,
@@ -27,244 +26,14 @@ from .elements import (
     whole_number,
 )
 from .parameters import Parameter
-from .products import combined, sum_of_splits
+from .quantise import ROW_WARPS, row_places, row_tile, store_rows
 
-__all__ = ["FusedBatchNorm", "add_layer", "add_newest", "add_product", "quantise_rows"]
+__all__ = ["FusedBatchNorm"]
 
-_INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
 _SUM_MOST = tl.constexpr(SUM_MOST)
 _EPSILON = tl.constexpr(EPSILON)
 _NORMAL_UNIT = tl.constexpr(2.0**-11)
-
-_VALUES = 2048
-"""Values of the rows that a program holds whole."""
-
-_WARPS = 4
-
-
-@triton.jit
-def _store_rows(x, row, there, place, inside, whole, scale_out):
-    """Store rows as int8, and their scales."""
-    factor, scale = row_scale(tl.max(tl.abs(x), 1), _INT8_MOST)
-    tl.store(beside_floats(whole, place), whole_number(x, factor[:, None]).to(tl.int8), mask=inside)
-    tl.store(scale_out + row, scale, mask=there)
-
-
-@triton.jit
-def _quantise_rows(
-    x,
-    whole,
-    scale,
-    largest,
-    other_largest,
-    rows,
-    width: tl.constexpr,
-    clears: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
-    there = row < rows
-    inside = there[:, None] & (column < width)[None, :]
-    place = row[:, None] * width + column[None, :]
-    _store_rows(tl.load(x + place, mask=inside, other=0.0), row, there, place, inside, whole, scale)
-    if clears:
-        tl.store(largest + row, tl.zeros((ROWS,), tl.int32), mask=there)
-        tl.store(other_largest + row, tl.zeros((ROWS,), tl.int32), mask=there)
-
-
-def quantise_rows(
-    x: Tensor, whole: Tensor, scale: Tensor, largest: tuple[Tensor, Tensor] | None = None
-) -> None:
-    """Write x, float32 [rows, width], as int8 `whole` with `scale`, float32 [rows]; set both `largest` to 0.
-
-    These, int32 [rows], are what the backward pass finds the rows' largest gradients in.
-    """
-    rows, width = x.shape
-    each, padded = _row_tile(width)
-    _quantise_rows[(triton.cdiv(rows, each),)](
-        x,
-        whole,
-        scale,
-        *(largest or (scale, scale)),
-        rows,
-        width,
-        largest is not None,
-        each,
-        padded,
-        num_warps=_WARPS,
-        **CHAINED,
-    )
-
-
-def _row_tile(width: int) -> tuple[int, int]:
-    """Return how many rows a program holds, and their padded width."""
-    padded = int(triton.next_power_of_2(width))
-    return max(1, min(16, _VALUES // padded)), padded
-
-
-@triton.jit
-def _add_layer(
-    x,
-    sums,
-    scale_x,
-    scale_weight,
-    bias,
-    out,
-    largest,
-    rows,
-    width: tl.constexpr,
-    x_largest: tl.constexpr,
-    SPLITS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    there, column_inside = row < rows, column < width
-    inside = there[:, None] & column_inside[None, :]
-    place = row[:, None] * width + column[None, :]
-    by_row = scale_of_rows(scale_x, row, there, x_largest)
-    by_column = tl.load(scale_weight + column, mask=column_inside, other=0.0)
-    layer = sum_of_splits(sums, place, inside, rows * width, SPLITS).to(tl.float32) * by_row[:, None]
-    layer = layer * by_column[None, :]
-    layer = layer + tl.load(bias + column, mask=column_inside, other=0.0)[None, :]
-    result = tl.load(x + place, mask=inside, other=0.0) + layer
-    tl.store(out + place, result, mask=inside)
-    bits = tl.max(tl.where(inside, size_bits(result), 0), 0)
-    tl.atomic_max(largest + column, bits, mask=column_inside, sem="relaxed")
-
-
-def add_layer(
-    x: Tensor,
-    sums: Tensor,
-    splits: int,
-    scale_x: Tensor,
-    scale_weight: Tensor,
-    bias: Tensor,
-    out: Tensor,
-    largest: Tensor,
-) -> None:
-    """Write x plus what a layer made, from the integer sums of its product in parts, to `out`.
-
-    x and out are float32 [rows, width]; `scale_x` is as `layer_columns` takes it. The bits of each column's
-    largest size are left in `largest`, int32 [width], set to 0 before.
-    """
-    rows, width = x.shape
-    tile = column_tile(width)
-    _add_layer[(triton.cdiv(rows, COLUMN_ROWS), triton.cdiv(width, tile))](
-        x,
-        sums,
-        scale_x,
-        scale_weight,
-        bias,
-        out,
-        largest,
-        rows,
-        width,
-        scale_x.dtype == torch.int32,
-        splits,
-        COLUMN_ROWS,
-        tile,
-        num_warps=_WARPS,
-        **CHAINED,
-    )
-
-
-@triton.jit
-def _add_product(
-    added,
-    high_sums,
-    low_sums,
-    row_largest,
-    newest,
-    out,
-    largest,
-    rows,
-    width: tl.constexpr,
-    tokens: tl.constexpr,
-    SPLITS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    there, column_inside = row < rows, column < width
-    inside = there[:, None] & column_inside[None, :]
-    place = row[:, None] * width + column[None, :]
-    if SPLITS > 0:
-        _, scale = row_scale(from_bits(tl.load(row_largest + row, mask=there, other=0)), _INT16_MOST)
-        high = sum_of_splits(high_sums, place, inside, rows * width, SPLITS)
-        low = sum_of_splits(low_sums, place, inside, rows * width, SPLITS)
-        more = combined(high, low) * scale[:, None]
-    else:
-        of_lane = (row // tokens)[:, None] * width + column[None, :]
-        is_newest = inside & (row % tokens == tokens - 1)[:, None]
-        more = tl.load(newest + of_lane, mask=is_newest, other=0.0)
-    # Zeros are added as in the plain twin: they turn a negative zero into a positive one.
-    result = tl.load(added + place, mask=inside, other=0.0) + more
-    tl.store(out + place, result, mask=inside)
-    bits = tl.max(size_bits(result), 0)
-    tl.atomic_max(largest + column, bits, mask=column_inside, sem="relaxed")
-
-
-def add_product(
-    added: Tensor, sums: tuple[Tensor, Tensor], splits: int, row_largest: Tensor, out: Tensor, largest: Tensor
-) -> None:
-    """Write `added` plus the gradient by a layer's input, from `gradient_sums`, to `out`, [rows, width].
-
-    `row_largest` is the bits of the rows' largest sizes that the digits' scales come from, and the columns'
-    are left in `largest`, set to 0 before.
-    """
-    rows, width = added.shape
-    tile = column_tile(width)
-    _add_product[(triton.cdiv(rows, COLUMN_ROWS), triton.cdiv(width, tile))](
-        added,
-        *sums,
-        row_largest,
-        added,
-        out,
-        largest,
-        rows,
-        width,
-        1,
-        splits,
-        COLUMN_ROWS,
-        tile,
-        num_warps=_WARPS,
-        **CHAINED,
-    )
-
-
-def add_newest(added: Tensor, newest: Tensor, out: Tensor, largest: Tensor) -> None:
-    """Write `added`, float32 [lanes * tokens, width], to `out`, plus `newest`, [lanes, width], at the newest.
-
-    The bits of the columns' largest sizes are left in `largest`, set to 0 before.
-    """
-    rows, width = added.shape
-    tile = column_tile(width)
-    _add_product[(triton.cdiv(rows, COLUMN_ROWS), triton.cdiv(width, tile))](
-        added,
-        added,
-        added,
-        largest,
-        newest,
-        out,
-        largest,
-        rows,
-        width,
-        rows // len(newest),
-        0,
-        COLUMN_ROWS,
-        tile,
-        num_warps=_WARPS,
-        **CHAINED,
-    )
 
 
 class FusedBatchNorm:
@@ -315,7 +84,7 @@ class FusedBatchNorm:
             most,
             COLUMN_ROWS,
             tile,
-            num_warps=_WARPS,
+            num_warps=4,
             **CHAINED,
         )
         share = self._share
@@ -356,7 +125,7 @@ class FusedBatchNorm:
         are the newest of each lane alone, of which what was normalised goes there.
         """
         self._measure()
-        each, padded = _row_tile(self._width)
+        each, padded = row_tile(self._width)
         nothing = self._mean
         tokens = 1 if newest_normal is None else self._rows // len(newest_normal)
         _normalise[(triton.cdiv(self._rows, each),)](
@@ -379,7 +148,7 @@ class FusedBatchNorm:
             newest_normal is not None,
             each,
             padded,
-            num_warps=_WARPS,
+            num_warps=ROW_WARPS,
             **CHAINED,
         )
 
@@ -399,7 +168,7 @@ class FusedBatchNorm:
         `digits` int8 [rows, width] each, `digit_scale` float32 [rows]. `next_largest`, int32 [rows], is set
         to 0.
         """
-        each, padded = _row_tile(self._width)
+        each, padded = row_tile(self._width)
         sums = self.columns
         _backward[(triton.cdiv(self._rows, each),)](
             gradient,
@@ -421,7 +190,7 @@ class FusedBatchNorm:
             next_largest is not None,
             each,
             padded,
-            num_warps=_WARPS,
+            num_warps=ROW_WARPS,
             **CHAINED,
         )
 
@@ -515,11 +284,7 @@ def _normalise(
     WIDTH: tl.constexpr,
 ):
     follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
-    there, column_inside = row < rows, column < width
-    inside = there[:, None] & column_inside[None, :]
-    place = row[:, None] * width + column[None, :]
+    row, column, there, column_inside, inside, place = row_places(rows, width, ROWS, WIDTH)
     middle = tl.load(mean + column, mask=column_inside, other=0.0)
     steep = tl.load(slope + column, mask=column_inside, other=0.0)
     values = (tl.load(normal + place, mask=inside, other=0.0) - middle[None, :]) * steep[None, :]
@@ -539,7 +304,7 @@ def _normalise(
             row = row // tokens
             place = row[:, None] * width + column[None, :]
             tl.store(newest_normal + place, values, mask=inside)
-        _store_rows(result, row, there, place, inside, whole, scale)
+        store_rows(result, row, there, place, inside, whole, scale)
 
 
 @triton.jit
@@ -566,11 +331,7 @@ def _backward(
     WIDTH: tl.constexpr,
 ):
     follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
-    there, column_inside = row < rows, column < width
-    inside = there[:, None] & column_inside[None, :]
-    place = row[:, None] * width + column[None, :]
+    row, column, there, column_inside, inside, place = row_places(rows, width, ROWS, WIDTH)
     _, unit = row_scale(from_bits(tl.load(largest + column, mask=column_inside, other=0)), _SUM_MOST)
     by_offset = tl.load(sums + column, mask=column_inside, other=0).to(tl.float32) * unit
     by_gain = (tl.load(along + column, mask=column_inside, other=0).to(tl.float32) * unit) * _NORMAL_UNIT

@@ -33,6 +33,7 @@ __all__ = [
     "COLUMN_ROWS",
     "ColumnSums",
     "Columns",
+    "column_places",
     "column_tile",
     "layer_columns",
     "norm_columns",
@@ -135,6 +136,17 @@ def scale_of_rows(scale_x, row, there, x_largest: tl.constexpr):
 
 
 @triton.jit
+def column_places(rows, width: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return a tile's rows and columns, which rows, columns and places are inside, and the places."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    there, column_inside = row < rows, column < width
+    inside = there[:, None] & column_inside[None, :]
+    place = row[:, None] * width + column[None, :]
+    return row, column, there, column_inside, inside, place
+
+
+@triton.jit
 def _find_largest(
     gradient,
     scale_x,
@@ -198,11 +210,7 @@ def _layer_columns(
     COLUMNS: tl.constexpr,
 ):
     follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    there, column_inside = row < rows, column < width
-    inside = there[:, None] & column_inside[None, :]
-    place = row[:, None] * width + column[None, :]
+    row, column, there, column_inside, inside, place = column_places(rows, width, ROWS, COLUMNS)
     g = tl.load(gradient + place, mask=inside, other=0.0)
 
     if by_row:

@@ -15,7 +15,6 @@ from .digits import Digits
 from .elements import (
     CHAINED,
     adam,
-    beside_floats,
     follow,
     from_bits,
     row_scale,
@@ -24,10 +23,10 @@ from .elements import (
 )
 from .parameters import Learner, Parameter
 from .products import combined, sum_of_splits
+from .quantise import store_layouts
 
 __all__ = [
     "WHOLE_COLUMNS",
-    "quantise_weight",
     "summed_update",
     "weight_parts",
     "weight_sums",
@@ -163,8 +162,7 @@ def _weight_update(
     if whole_columns:
         factor, unit = row_scale(from_bits(bits), _INT8_MOST)
         whole = whole_number(w, factor[None, :]).to(tl.int8)
-        tl.store(beside_floats(by_input, weight_place), whole, mask=inside)
-        tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
+        store_layouts(whole, row, column, weight_place, inside, by_input, by_output, inputs)
         tl.store(scale_weight + column, unit, mask=column_inside)
     else:
         tl.atomic_max(column_largest + column, bits, mask=column_inside, sem="relaxed")
@@ -340,8 +338,7 @@ def _summed_update(
     tl.store(second + place, v, mask=inside)
     factor, unit = row_scale(tl.max(tl.where(inside, tl.abs(w), 0.0), 0), _INT8_MOST)
     whole = whole_number(w, factor[None, :]).to(tl.int8)
-    tl.store(beside_floats(by_input, place), whole, mask=inside)
-    tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
+    store_layouts(whole, row, column, place, inside, by_input, by_output, inputs)
     tl.store(scale_weight + column, unit, mask=column_inside)
 
 
@@ -380,41 +377,4 @@ def summed_update(
         columns,
         num_warps=4,
         **CHAINED,
-    )
-
-
-@triton.jit
-def _quantise_weight(
-    weight,
-    column_largest,
-    by_input,
-    by_output,
-    scale_weight,
-    inputs: tl.constexpr,
-    outputs: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    follow()
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    column_inside = column < outputs
-    inside = (row < inputs)[:, None] & column_inside[None, :]
-    place = row[:, None] * outputs + column[None, :]
-    bits = tl.load(column_largest + column, mask=column_inside, other=0)
-    factor, scale = row_scale(from_bits(bits), _INT8_MOST)
-    whole = whole_number(tl.load(weight + place, mask=inside, other=0.0), factor[None, :]).to(tl.int8)
-    tl.store(beside_floats(by_input, place), whole, mask=inside)
-    tl.store(by_output + column[None, :] * inputs + row[:, None], whole, mask=inside)
-    if tl.program_id(0) == 0:
-        tl.store(scale_weight + column, scale, mask=column_inside)
-
-
-def quantise_weight(
-    weight: Tensor, column_largest: Tensor, by_input: Tensor, by_output: Tensor, scale_weight: Tensor
-) -> None:
-    """Write a weight [inputs, outputs] as int8 in both layouts, given the bits of its columns' largest."""
-    inputs, outputs = weight.shape
-    _quantise_weight[(triton.cdiv(inputs, 64), triton.cdiv(outputs, 64))](
-        weight, column_largest, by_input, by_output, scale_weight, inputs, outputs, 64, 64, **CHAINED
     )

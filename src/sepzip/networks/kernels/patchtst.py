@@ -11,13 +11,7 @@ import triton
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
-from ...exact.kernels.batch_norm import (
-    FusedBatchNorm,
-    add_layer,
-    add_newest,
-    add_product,
-    quantise_rows,
-)
+from ...exact.kernels.batch_norm import FusedBatchNorm
 from ...exact.kernels.columns import Columns, ColumnSums, layer_columns, norm_columns
 from ...exact.kernels.digits import RowDigits, gradient_digits, row_digits
 from ...exact.kernels.elements import CHAINED
@@ -25,6 +19,8 @@ from ...exact.kernels.linear import activate, linear_forward, linear_sums, trans
 from ...exact.kernels.linear_backward import gradient_sums, hidden_gradient, input_gradient
 from ...exact.kernels.parameters import Learner
 from ...exact.kernels.products import splits
+from ...exact.kernels.quantise import quantise_rows
+from ...exact.kernels.residual import add_layer, add_newest, add_product
 from ...exact.kernels.softmax_attention import attend, attend_backward
 from ...exact.workspace import Workspace
 from ...memory import LARGE_MODEL

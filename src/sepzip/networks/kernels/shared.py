@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...exact.kernels.digits import Digits
 from ...exact.kernels.parameters import Learner, Parameter
+from ...exact.kernels.quantise import quantise_weight
 from ...exact.kernels.weight_update import (
     WHOLE_COLUMNS,
-    quantise_weight,
     summed_update,
     weight_parts,
     weight_sums,
