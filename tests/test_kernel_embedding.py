@@ -10,6 +10,7 @@ from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.embedding import sigmoid_embedding
 from sepzip.exact.kernels.embedding import FusedEmbedding
+from sepzip.exact.kernels.parameters import Learner, Parameter
 from sepzip.exact.tape import Node, Tape
 from sepzip.exact.workspace import Workspace
 
@@ -42,11 +43,11 @@ def test_steps_equal_the_plain_ones(
         torch.zeros((256, size)),
         torch.zeros((256, size)),
     )
-    fused = (plain[0].clone().to(DEVICE), plain[1].clone().to(DEVICE), plain[2].clone().to(DEVICE))
+    fused = Parameter(*(part.clone().to(DEVICE) for part in plain))
     position = torch.zeros(1, dtype=torch.int64, device=DEVICE)
     step_size = torch.zeros(1, device=DEVICE)
     front = FusedEmbedding(
-        fused, history.to(DEVICE), position, context, step_size, EPSILON, Workspace(DEVICE)
+        fused, history.to(DEVICE), position, context, Learner(step_size, EPSILON), Workspace(DEVICE)
     )
     for step in range(STEPS):
         position.fill_(step)

@@ -9,6 +9,7 @@ from torch import Tensor
 from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.initialise import Initialiser
+from sepzip.exact.kernels.parameters import Learner, Parameter
 from sepzip.exact.kernels.patches import FusedSemantics
 from sepzip.exact.tape import Parameters, Tape
 from sepzip.exact.workspace import Workspace
@@ -35,7 +36,7 @@ class _Both:
         self.fused_state = tuple(part.clone().to(DEVICE) for part in self.state)
         self.position = torch.zeros(1, dtype=torch.int64, device=DEVICE)
         self.size = torch.zeros(1, device=DEVICE)
-        table, weight, bias, mask = (self._triple(name) for name in ("table", "weight", "bias", "mask"))
+        table, weight, bias, mask = (self._parameter(name) for name in ("table", "weight", "bias", "mask"))
         self.fused = FusedSemantics(
             table,
             weight,
@@ -46,16 +47,14 @@ class _Both:
             settings.patch,
             history.to(DEVICE),
             self.position,
-            self.size,
-            EPSILON,
+            Learner(self.size, EPSILON),
             Workspace(DEVICE),
         )
 
-    def _triple(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _parameter(self, name: str) -> Parameter:
         plain: Tensor = getattr(self.plain, name).data
         first, last = plain.storage_offset(), plain.storage_offset() + plain.numel()
-        weight, moment, square = (part[first:last].view(plain.shape) for part in self.fused_state)
-        return weight, moment, square
+        return Parameter(*(part[first:last].view(plain.shape) for part in self.fused_state))
 
     def step(self, number: int, gradient: Tensor) -> None:
         """Take a step with both, and check that their results and states are equal."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.initialise import Initialiser
-from sepzip.exact.kernels.embedding import Triple
+from sepzip.exact.kernels.parameters import Learner, Parameter
 from sepzip.exact.kernels.token_patches import FusedTokenSemantics
 from sepzip.exact.tape import ParameterNode, Parameters, Tape
 from sepzip.exact.workspace import Workspace
@@ -53,25 +53,23 @@ def test_steps_equal_the_plain_ones(
     state = (flat, torch.zeros_like(flat), torch.zeros_like(flat))
     fused_state = tuple(part.clone().to(DEVICE) for part in state)
 
-    def triple(node: ParameterNode) -> Triple:
-        weight, first, second = (node.part_of(part) for part in fused_state)
-        return weight, first, second
+    def parameter(node: ParameterNode) -> Parameter:
+        return Parameter(*(node.part_of(part) for part in fused_state))
 
     position = torch.zeros(1, dtype=torch.int64, device=DEVICE)
     size = torch.zeros(1, device=DEVICE)
     fused = FusedTokenSemantics(
-        triple(plain.table),
-        triple(plain.weight),
-        triple(plain.bias),
-        triple(plain.mask),
+        parameter(plain.table),
+        parameter(plain.weight),
+        parameter(plain.bias),
+        parameter(plain.mask),
         plain.kept.view(-1).to(DEVICE),
         plain.sharpness,
         settings.patch,
         plain.positions.to(DEVICE),
         history.to(DEVICE),
         position,
-        size,
-        EPSILON,
+        Learner(size, EPSILON),
         Workspace(DEVICE),
     )
     for step, magnitude in enumerate(magnitudes):

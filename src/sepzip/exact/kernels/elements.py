@@ -19,12 +19,14 @@ __all__ = [
     "CHAINED",
     "EXACT",
     "adam",
+    "add_largest",
     "beside_floats",
     "exp2",
     "follow",
     "from_bits",
     "gelu",
     "gelu_slope",
+    "load_largest",
     "quantised",
     "reciprocal_sqrt",
     "round_even",
@@ -90,6 +92,19 @@ def size_bits(x):
 def from_bits(bits):
     """Return the float32 number of these bits."""
     return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def add_largest(largest, x):
+    """Take the sizes of a block of floats into the largest so far, which is kept as bits in an int64."""
+    bits = tl.max(size_bits(x), 0)
+    tl.atomic_max(largest, bits.to(tl.int64), sem="relaxed")
+
+
+@triton.jit
+def load_largest(largest):
+    """Return what `add_largest` made of all blocks, float32."""
+    return from_bits(tl.load(largest).to(tl.int32))
 
 
 @triton.jit

@@ -13,30 +13,25 @@ from torch import Tensor
 from ..quantise import INT16_MOST
 from ..workspace import Workspace
 from . import elements
-from .elements import CHAINED, follow
-from .embedding import (
+from .elements import CHAINED, follow, load_largest
+from .masks import find_fused_largest, load_mask
+from .parameters import Learner, Parameter, update
+from .products import SHORTEST_INNER, product_16x16
+from .symbols import load_symbols, look_up
+from .table_update import (
     BLOCK,
     ROWS,
+    SYMBOLS,
+    TABLE_BLOCK,
     WARPS,
-    Triple,
     add_by_symbol,
-    add_largest,
     clear,
-    load_largest,
-    load_symbols,
-    look_up,
     padded_embedding,
     part,
-    update,
     update_table,
 )
 
-__all__ = ["FusedSemantics", "find_fused_largest", "product_16x16"]
-
-_TABLE_BLOCK = 256
-_SYMBOLS = 256
-_SHORTEST_INNER = 32
-"""The shortest inner dimension of an int8 product on tensor cores."""
+__all__ = ["FusedSemantics"]
 
 _MOST = tl.constexpr(INT16_MOST)
 _UNIT = tl.constexpr(float(1 << 15))
@@ -56,25 +51,24 @@ class FusedSemantics:
 
     def __init__(
         self,
-        table: Triple,
-        weight: Triple,
-        bias: Triple,
-        mask: Triple,
+        table: Parameter,
+        weight: Parameter,
+        bias: Parameter,
+        mask: Parameter,
         kept: Tensor,
         sharpness: float,
         patch: int,
         history: Tensor,
         position: Tensor,
-        size: Tensor,
-        epsilon: float,
+        learner: Learner,
         workspace: Workspace,
     ) -> None:
-        """Take the triples and where a step finds the rest.
+        """Take the parameters and where a step finds the rest.
 
         table [256, embedding], weight and mask [patches], bias [1]; `kept`, bool [patches], says which
         patches are kept whole, and `sharpness` is the block's. `history` is uint8 [rows, lanes], of which a
-        step reads patches + patch - 1 rows from row `position` on, int64 [1]; `size`, float32 [1], and
-        `epsilon` are those of `adam`. All tensors are read when a step runs.
+        step reads patches + patch - 1 rows from row `position` on, int64 [1]. All tensors are read when a
+        step runs.
         """
         self._table = table
         self._weight = weight
@@ -85,17 +79,16 @@ class FusedSemantics:
         self._patch = patch
         self._history = history
         self._position = position
-        self._size = size
-        self._epsilon = epsilon
+        self._learner = learner
         self._lanes = history.shape[1]
-        self._embedding = table[0].shape[1]
-        self._patches = weight[0].shape[0]
+        self._embedding = table.weight.shape[1]
+        self._patches = weight.weight.shape[0]
         self._context = self._patches + patch - 1
         # Powers of two, and long enough for the products whose inner dimension they are.
-        self._padded_context = max(_SHORTEST_INNER, int(triton.next_power_of_2(self._context)))
+        self._padded_context = max(SHORTEST_INNER, int(triton.next_power_of_2(self._context)))
         self._padded_patch = max(16, int(triton.next_power_of_2(patch)))
         self._padded_embedding = padded_embedding(self._embedding)
-        self._lanes_each = max(1, ROWS // self._padded_context, _SHORTEST_INNER // self._padded_embedding)
+        self._lanes_each = max(1, ROWS // self._padded_context, SHORTEST_INNER // self._padded_embedding)
         self._programs = int(triton.cdiv(self._lanes, self._lanes_each))
         width = patch * self._embedding
         self._fused = workspace.take("semantics fused", (self._lanes, width))
@@ -107,17 +100,17 @@ class FusedSemantics:
         self._band = workspace.take("semantics band", (patch, self._context), torch.int16)
         self._weight_scale = workspace.take("semantics weight scale", (1,))
         # The forward pass clears all of these.
-        lengths = (_SYMBOLS * self._embedding, patch * self._context, 1, 1)
+        lengths = (SYMBOLS * self._embedding, patch * self._context, 1, 1)
         self._sums = workspace.take("semantics sums", (sum(lengths),), torch.int64)
         self._by_symbol, self._by_band, self._bias_sum, self._largest = self._sums.split(lengths)
 
     def forward(self) -> Tensor:
         """Return [lanes, patch * embedding]; valid until the next step."""
         _fuse[(self._programs,)](
-            self._table[0],
-            self._weight[0],
-            self._bias[0],
-            self._mask[0],
+            self._table.weight,
+            self._weight.weight,
+            self._bias.weight,
+            self._mask.weight,
             self._kept,
             self._sharpness,
             self._history,
@@ -165,14 +158,14 @@ class FusedSemantics:
             self._patch,
             self._embedding,
             self._padded_context,
-            max(_SHORTEST_INNER, self._padded_patch),
+            max(SHORTEST_INNER, self._padded_patch),
             self._lanes_each,
             self._padded_embedding,
             num_warps=WARPS,
             **CHAINED,
         )
-        count = self._table[0].numel()
-        _update_semantics[(1 + triton.cdiv(count, _TABLE_BLOCK),)](
+        count = self._table.weight.numel()
+        _update_semantics[(1 + triton.cdiv(count, TABLE_BLOCK),)](
             *self._table,
             *self._weight,
             *self._bias,
@@ -184,42 +177,16 @@ class FusedSemantics:
             self._by_symbol,
             self._by_band,
             self._bias_sum,
-            self._size,
-            self._epsilon,
+            self._learner.size,
+            self._learner.epsilon,
             count,
             self._patches,
             self._patch,
             int(triton.next_power_of_2(self._patches)),
             self._padded_patch,
-            _TABLE_BLOCK,
+            TABLE_BLOCK,
             **CHAINED,
         )
-
-
-@triton.jit
-def product_16x16(a, b):
-    """Return a @ b, int64, exact; int32 whole numbers up to INT16_MOST, the inner dimension below 2^15."""
-    # Balanced digits, base 256; the high one fits int8 as well.
-    a_high = (a + 128) >> 8
-    b_high = (b + 128) >> 8
-    a_low = (a - a_high * 256).to(tl.int8)
-    b_low = (b - b_high * 256).to(tl.int8)
-    a_high = a_high.to(tl.int8)
-    b_high = b_high.to(tl.int8)
-    high = tl.dot(a_high, b_high, out_dtype=tl.int32)
-    middle = tl.dot(a_high, b_low, out_dtype=tl.int32)
-    middle = tl.dot(a_low, b_high, middle, out_dtype=tl.int32)
-    low = tl.dot(a_low, b_low, out_dtype=tl.int32)
-    return (high.to(tl.int64) << 16) + (middle.to(tl.int64) << 8) + low.to(tl.int64)
-
-
-@triton.jit
-def _load_mask(mask, kept, place, inside, sharpness):
-    """Return (kept, learned mask, sigmoid of it, the mask that weighs) of the patches at `place`."""
-    whole = tl.load(kept + place, mask=inside, other=0) != 0
-    unbounded = tl.load(mask + place, mask=inside, other=0.0)
-    learned = elements.sigmoid(unbounded)
-    return whole, unbounded, learned, elements.sigmoid((tl.where(whole, 1.0, learned) - 0.5) * sharpness)
 
 
 @triton.jit
@@ -259,7 +226,7 @@ def _fuse(
     # kernel that makes it for all. It holds every weight, so its largest element is the largest weight.
     number = byte[None, :] - lag[:, None]
     inside = (number >= 0) & (number < patches) & (lag < patch)[:, None]
-    _, _, _, masks = _load_mask(mask, kept, number, inside, sharpness)
+    _, _, _, masks = load_mask(mask, kept, number, number, inside, sharpness)
     # Outside, a weight of 0 times a mask, which is finite, leaves 0.
     masked = tl.load(weight + number, mask=inside, other=0.0) * masks
     factor, scale = elements.row_scale(tl.max(tl.max(tl.abs(masked), 1), 0), _MOST)
@@ -288,16 +255,6 @@ def _fuse(
     inside = (lag < patch)[:, None] & used[None, :]
     tl.store(fused + place, x, mask=inside)
     tl.store(out + place, elements.gelu(x), mask=inside)
-
-
-@triton.jit
-def find_fused_largest(fused, gradient, largest, count, BLOCK: tl.constexpr):
-    """Take the sizes of the gradient by `fused` into `largest`."""
-    follow()
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < count
-    slope = elements.gelu_slope(tl.load(fused + place, mask=inside, other=0.0))
-    add_largest(largest, slope * tl.load(gradient + place, mask=inside, other=0.0))
 
 
 @triton.jit
@@ -427,7 +384,7 @@ def _update_semantics(
         )
         sums = tl.sum(sums, 1) + total * _MIDDLE
         gradient = sums.to(tl.float32) * (scale * (1.0 / _UNIT))
-        whole, old_mask, learned, masks = _load_mask(mask, kept, number, inside, sharpness)
+        whole, old_mask, learned, masks = load_mask(mask, kept, number, number, inside, sharpness)
         old = tl.load(weight + number, mask=inside, other=0.0)
         slope = ((masks * (1.0 - masks)) * (learned * (1.0 - learned))) * sharpness
         by_mask = tl.where(whole, 0.0, (gradient * old) * slope)

@@ -11,9 +11,11 @@ import triton
 import triton.language as tl
 
 __all__ = [
+    "SHORTEST_INNER",
     "combined",
     "combined_sums",
     "product",
+    "product_16x16",
     "product_of_digits",
     "split_inner",
     "split_tile",
@@ -22,6 +24,9 @@ __all__ = [
     "whole_inner",
     "whole_tile",
 ]
+
+SHORTEST_INNER = 32
+"""The shortest inner dimension of an int8 product on tensor cores."""
 
 _FLOAT32_INNER = tl.constexpr(1 << 10)
 
@@ -97,6 +102,23 @@ def product_of_digits(
         left = tl.load(low + place, mask=place_inside, other=0)
         low_sums = tl.dot(left, right, low_sums, out_dtype=tl.int32)
     return high_sums, low_sums
+
+
+@triton.jit
+def product_16x16(a, b):
+    """Return a @ b, int64, exact; int32 whole numbers up to INT16_MOST, the inner dimension below 2^15."""
+    # Balanced digits, base 256; the high one fits int8 as well.
+    a_high = (a + 128) >> 8
+    b_high = (b + 128) >> 8
+    a_low = (a - a_high * 256).to(tl.int8)
+    b_low = (b - b_high * 256).to(tl.int8)
+    a_high = a_high.to(tl.int8)
+    b_high = b_high.to(tl.int8)
+    high = tl.dot(a_high, b_high, out_dtype=tl.int32)
+    middle = tl.dot(a_high, b_low, out_dtype=tl.int32)
+    middle = tl.dot(a_low, b_high, middle, out_dtype=tl.int32)
+    low = tl.dot(a_low, b_low, out_dtype=tl.int32)
+    return (high.to(tl.int64) << 16) + (middle.to(tl.int64) << 8) + low.to(tl.int64)
 
 
 @triton.jit

@@ -15,27 +15,17 @@ from torch import Tensor
 from ..quantise import INT16_MOST, SUM_MOST
 from ..workspace import Workspace
 from . import elements
-from .elements import CHAINED, follow
-from .embedding import (
-    BLOCK,
-    WARPS,
-    TableUpdate,
-    Triple,
-    add_largest,
-    load_largest,
-    load_symbols,
-    look_up,
-    update,
-)
-from .patches import find_fused_largest, product_16x16
+from .elements import CHAINED, add_largest, follow, load_largest
+from .masks import find_fused_largest, load_mask
+from .parameters import Learner, Parameter, update
+from .products import SHORTEST_INNER, product_16x16
+from .symbols import load_symbols, look_up
+from .table_update import BLOCK, WARPS, TableUpdate
 
 __all__ = ["FusedTokenSemantics"]
 
 _MOST = tl.constexpr(INT16_MOST)
 _SUM_MOST = tl.constexpr(SUM_MOST)
-
-_SHORTEST_INNER = 32
-"""The shortest inner dimension of an int8 product on tensor cores."""
 
 
 class FusedTokenSemantics:
@@ -46,46 +36,44 @@ class FusedTokenSemantics:
 
     def __init__(
         self,
-        table: Triple,
-        weight: Triple,
-        bias: Triple,
-        mask: Triple,
+        table: Parameter,
+        weight: Parameter,
+        bias: Parameter,
+        mask: Parameter,
         kept: Tensor,
         sharpness: float,
         patch: int,
         positions: Tensor,
         history: Tensor,
         position: Tensor,
-        size: Tensor,
-        epsilon: float,
+        learner: Learner,
         workspace: Workspace,
     ) -> None:
-        """Take the triples and where a step finds the rest.
+        """Take the parameters and where a step finds the rest.
 
         table [256, embedding], weight [patches, tokens], bias [tokens], mask [patches, patch * values];
         `kept`, bool [patches], says which patches are kept whole, and `sharpness` is the block's;
         `positions`, float32 [context, values - embedding], from 0 to 1, lie behind the embedded bytes.
         `history` is uint8 [rows, lanes], of which a step reads patches + patch - 1 rows from row `position`
-        on, int64 [1]; `size`, float32 [1], and `epsilon` are those of `adam`. All tensors are read when a
-        step runs.
+        on, int64 [1]. All tensors are read when a step runs.
         """
         self._table, self._weight, self._bias, self._mask = table, weight, bias, mask
         self._kept = kept
         self._sharpness = sharpness
         self._history, self._position = history, position
-        self._size, self._epsilon = size, epsilon
+        self._learner = learner
         self._positions = positions.contiguous()
-        self._lanes, self._embedding = history.shape[1], table[0].shape[1]
-        self._patches, self._tokens = weight[0].shape
+        self._lanes, self._embedding = history.shape[1], table.weight.shape[1]
+        self._patches, self._tokens = weight.weight.shape
         self._patch = patch
         self._context = context = self._patches + patch - 1
         self._values = self._embedding + positions.shape[1]
         outputs = self._tokens * patch
-        self._padded_context = max(_SHORTEST_INNER, int(triton.next_power_of_2(context)))
-        self._padded_outputs = max(_SHORTEST_INNER, int(triton.next_power_of_2(outputs)))
+        self._padded_context = max(SHORTEST_INNER, int(triton.next_power_of_2(context)))
+        self._padded_outputs = max(SHORTEST_INNER, int(triton.next_power_of_2(outputs)))
         self._lanes_each = 64 if self._lanes > 32 else 32
         self._grid = (triton.cdiv(self._lanes, self._lanes_each), self._values)
-        self._update = TableUpdate(table, history, position, context, size, epsilon, workspace, squashed=True)
+        self._update = TableUpdate(table, history, position, context, learner, workspace, squashed=True)
         shape = (self._lanes * self._tokens, patch * self._values)
         self._fused, self._out = workspace.take("tokens fused", shape), workspace.take("tokens", shape)
         self._bands = workspace.take("tokens bands", (self._values, context, outputs), torch.int16)
@@ -106,9 +94,9 @@ class FusedTokenSemantics:
         embedded = self._lanes * self._context * self._embedding
         of_weights = triton.cdiv(weights, BLOCK)
         _find_both_largest[(of_weights + triton.cdiv(embedded, BLOCK),)](
-            self._table[0],
-            self._weight[0],
-            self._mask[0],
+            self._table.weight,
+            self._weight.weight,
+            self._mask.weight,
             self._kept,
             self._sharpness,
             self._history,
@@ -127,10 +115,10 @@ class FusedTokenSemantics:
             **CHAINED,
         )
         _fuse_tokens[self._grid](
-            self._table[0],
-            self._weight[0],
-            self._bias[0],
-            self._mask[0],
+            self._table.weight,
+            self._weight.weight,
+            self._bias.weight,
+            self._mask.weight,
             self._kept,
             self._sharpness,
             self._positions,
@@ -165,7 +153,7 @@ class FusedTokenSemantics:
         _sum_products[self._grid](
             gradient,
             self._fused,
-            self._table[0],
+            self._table.weight,
             self._positions,
             self._history,
             self._position,
@@ -201,8 +189,8 @@ class FusedTokenSemantics:
             self._largest_position,
             self._by_bands,
             self._bias_sums,
-            self._size,
-            self._epsilon,
+            self._learner.size,
+            self._learner.epsilon,
             self._patches,
             self._patch,
             self._tokens,
@@ -213,15 +201,6 @@ class FusedTokenSemantics:
             **CHAINED,
         )
         self._update.backward(self._by_bytes)
-
-
-@triton.jit
-def _load_mask(mask, kept, place, patch, inside, sharpness):
-    """Return (kept, learned number, sigmoid of it, the mask that weighs) of values at `place` of a patch."""
-    whole = tl.load(kept + patch, mask=inside, other=0) != 0
-    unbounded = tl.load(mask + place, mask=inside, other=0.0)
-    learned = elements.sigmoid(unbounded)
-    return whole, unbounded, learned, elements.sigmoid((tl.where(whole, 1.0, learned) - 0.5) * sharpness)
 
 
 @triton.jit
@@ -252,7 +231,7 @@ def _find_both_largest(
         inside = place < weights
         row, column = place // width, place % width
         patch = row // tokens
-        _, _, _, masks = _load_mask(mask, kept, patch * width + column, patch, inside, sharpness)
+        _, _, _, masks = load_mask(mask, kept, patch * width + column, patch, inside, sharpness)
         add_largest(largest_weight, tl.load(weight + row, mask=inside, other=0.0) * masks)
     else:
         place = (program - of_weights) * BLOCK + tl.arange(0, BLOCK)
@@ -297,6 +276,33 @@ def _value_scale(largest_value, largest_position):
 
 
 @triton.jit
+def _places(patch: tl.constexpr, CONTEXT: tl.constexpr, OUTPUTS: tl.constexpr, LANES: tl.constexpr):
+    """Return a program's value, bytes, outputs, these as tokens and bytes of a patch, and lanes."""
+    value = tl.program_id(1)
+    byte = tl.arange(0, CONTEXT)
+    output = tl.arange(0, OUTPUTS)
+    token, lag = output // patch, output % patch
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    return value, byte, output, token, lag, lane
+
+
+@triton.jit
+def _fused_places(
+    lane, output, token, lag, lanes, outputs, patch: tl.constexpr, tokens: tl.constexpr, values: tl.constexpr
+):
+    """Return where the first value of outputs lies in what all lanes make, and which are inside."""
+    place = (lane * tokens)[:, None] * (patch * values) + (token * (patch * values) + lag * values)[None, :]
+    return place, (lane < lanes)[:, None] & (output < outputs)[None, :]
+
+
+@triton.jit
+def _band_places(value, byte, output, context: tl.constexpr, outputs: tl.constexpr):
+    """Return where the banded matrix of a value lies, and which places are inside."""
+    place = (value * context + byte)[:, None] * outputs + output[None, :]
+    return place, (byte < context)[:, None] & (output < outputs)[None, :]
+
+
+@triton.jit
 def _fuse_tokens(
     table,
     weight,
@@ -326,24 +332,19 @@ def _fuse_tokens(
     follow()
     context: tl.constexpr = patches + patch - 1
     outputs: tl.constexpr = tokens * patch
-    value = tl.program_id(1)
-    byte = tl.arange(0, CONTEXT)
-    output = tl.arange(0, OUTPUTS)
-    token, lag = output // patch, output % patch
-    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    value, byte, output, token, lag, lane = _places(patch, CONTEXT, OUTPUTS, LANES)
 
     # The banded matrix, [CONTEXT, OUTPUTS].
     number = byte[:, None] - lag[None, :]
     inside = (number >= 0) & (number < patches) & (output < outputs)[None, :]
     place = number * (patch * values) + (lag * values + value)[None, :]
-    _, _, _, masks = _load_mask(mask, kept, place, number, inside, sharpness)
+    _, _, _, masks = load_mask(mask, kept, place, number, inside, sharpness)
     # Outside, a weight of 0 times a mask, which is finite, leaves 0.
     masked = tl.load(weight + number * tokens + token[None, :], mask=inside, other=0.0) * masks
     factor, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
     weights = elements.whole_number(masked, factor)
     if tl.program_id(0) == 0:
-        place = (value * context + byte)[:, None] * outputs + output[None, :]
-        there = (byte < context)[:, None] & (output < outputs)[None, :]
+        place, there = _band_places(value, byte, output, context, outputs)
         tl.store(bands + place, weights.to(tl.int16), mask=there)
 
     factor, value_scale = _value_scale(largest_value, largest_position)
@@ -363,8 +364,7 @@ def _fuse_tokens(
     )
     x = product_16x16(whole, weights).to(tl.float32) * (value_scale * weight_scale)
     x = x + tl.load(bias + token, mask=output < outputs, other=0.0)[None, :]
-    place = (lane * tokens)[:, None] * (patch * values) + (token * (patch * values) + lag * values)[None, :]
-    inside = (lane < lanes)[:, None] & (output < outputs)[None, :]
+    place, inside = _fused_places(lane, output, token, lag, lanes, outputs, patch, tokens, values)
     tl.store(fused + place + value, x, mask=inside)
     tl.store(out + place + value, elements.gelu(x), mask=inside)
 
@@ -398,15 +398,10 @@ def _sum_products(
     follow()
     context: tl.constexpr = patches + patch - 1
     outputs: tl.constexpr = tokens * patch
-    value = tl.program_id(1)
-    byte = tl.arange(0, CONTEXT)
-    output = tl.arange(0, OUTPUTS)
-    token, lag = output // patch, output % patch
-    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    value, byte, output, token, lag, lane = _places(patch, CONTEXT, OUTPUTS, LANES)
 
     # The gradient by `fused` as whole numbers, [LANES, OUTPUTS].
-    place = (lane * tokens)[:, None] * (patch * values) + (token * (patch * values) + lag * values)[None, :]
-    inside = (lane < lanes)[:, None] & (output < outputs)[None, :]
+    place, inside = _fused_places(lane, output, token, lag, lanes, outputs, patch, tokens, values)
     slope = elements.gelu_slope(tl.load(fused + place + value, mask=inside, other=0.0))
     factor, scale = elements.row_scale(load_largest(largest), _MOST)
     x = slope * tl.load(gradient + place + value, mask=inside, other=0.0)
@@ -429,8 +424,7 @@ def _sum_products(
         embedding,
         values,
     )
-    place = (value * context + byte)[:, None] * outputs + output[None, :]
-    there = (byte < context)[:, None] & (output < outputs)[None, :]
+    place, there = _band_places(value, byte, output, context, outputs)
     tl.atomic_add(by_bands + place, product_16x16(seen, whole), mask=there, sem="relaxed")
 
     # By each embedded byte, [LANES, CONTEXT].
@@ -499,7 +493,7 @@ def _update_weights(
         gradient = tl.load(by_bands + place, mask=inside, other=0).to(tl.float32) * (scale * value_scale)
         mask_place = number * width + column
         patch_number = number + column * 0
-        whole_patch, old_mask, learned, masks = _load_mask(
+        whole_patch, old_mask, learned, masks = load_mask(
             mask, kept, mask_place, patch_number, column_inside, sharpness
         )
         weight_place = number * tokens + token

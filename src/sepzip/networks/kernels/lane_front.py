@@ -38,13 +38,10 @@ def fuse_front(
             plain.patch,
             history[first:],
             position,
-            learner.size,
-            learner.epsilon,
+            learner,
             workspace,
         )
     if isinstance(plain, Embedding):
         context = network.context
-        return FusedEmbedding(
-            state(plain.table), history, position, context, learner.size, learner.epsilon, workspace
-        )
+        return FusedEmbedding(state(plain.table), history, position, context, learner, workspace)
     raise TypeError(f"no kernels for a front of type {type(plain).__name__}")

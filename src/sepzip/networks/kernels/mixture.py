@@ -14,7 +14,6 @@ from torch import Tensor
 from ...exact.kernels.columns import Columns
 from ...exact.kernels.elements import (
     CHAINED,
-    adam,
     follow,
     from_bits,
     gelu,
@@ -25,7 +24,7 @@ from ...exact.kernels.elements import (
     split_digits,
     whole_number,
 )
-from ...exact.kernels.parameters import Learner
+from ...exact.kernels.parameters import Learner, learn
 from ...exact.quantise import INT8_MOST, INT16_MOST, SUM_MOST
 from ...exact.workspace import Workspace
 from ..trace import Mixture
@@ -356,21 +355,6 @@ def _sum_mixture(
 
 
 @triton.jit
-def _update_row(weight, first, second, place, inside, gradient, size, epsilon):
-    w, m, v = adam(
-        tl.load(weight + place, mask=inside, other=0.0),
-        tl.load(first + place, mask=inside, other=0.0),
-        tl.load(second + place, mask=inside, other=0.0),
-        gradient,
-        tl.load(size),
-        epsilon,
-    )
-    tl.store(weight + place, w, mask=inside)
-    tl.store(first + place, m, mask=inside)
-    tl.store(second + place, v, mask=inside)
-
-
-@triton.jit
 def _update_mixture(
     weight,
     first,
@@ -396,6 +380,6 @@ def _update_mixture(
     _, unit = row_scale(from_bits(tl.load(product_largest + column, mask=inside, other=0)), _INT16_MOST)
     _, out_unit = row_scale(from_bits(tl.load(out_product_largest)), _INT16_MOST)
     if token < tokens:
-        _update_row(weight, first, second, place, inside, total * unit, size, epsilon)
+        learn(weight, first, second, place, inside, total * unit, size, epsilon)
     else:
-        _update_row(out_weight, out_first, out_second, column, inside, total * out_unit, size, epsilon)
+        learn(out_weight, out_first, out_second, column, inside, total * out_unit, size, epsilon)

@@ -41,8 +41,7 @@ def fuse_front(
             plain.positions[first:],
             history[first:],
             position,
-            learner.size,
-            learner.epsilon,
+            learner,
             workspace,
         )
     if isinstance(plain, Tokens):
@@ -52,8 +51,7 @@ def fuse_front(
             history,
             position,
             context,
-            learner.size,
-            learner.epsilon,
+            learner,
             workspace,
             plain.positions,
             squashed=False,
