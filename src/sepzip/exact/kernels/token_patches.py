@@ -1,8 +1,6 @@
 """The semantics enhancement block that makes several tokens, fused with the update of its weights.
 
-Twin of semantics.TokenSemantics and of `fuse_into_tokens`. A program makes one of a byte's values in all
-tokens of several lanes: one product with the banded matrix of that value. What is multiplied, embedded bytes
-and positions, is looked up where it is needed and nowhere stored.
+Twin of semantics.TokenSemantics and of `fuse_into_tokens`, whose products token_bands.py makes.
 """
 
 from __future__ import annotations
@@ -18,9 +16,10 @@ from . import elements
 from .elements import CHAINED, add_largest, follow, load_largest
 from .masks import find_fused_largest, load_mask
 from .parameters import Learner, Parameter, update
-from .products import SHORTEST_INNER, product_16x16
+from .products import SHORTEST_INNER
 from .symbols import load_symbols, look_up
 from .table_update import BLOCK, WARPS, TableUpdate
+from .token_bands import fuse_tokens_kernel, scale_of_values, sum_products_kernel
 
 __all__ = ["FusedTokenSemantics"]
 
@@ -114,7 +113,7 @@ class FusedTokenSemantics:
             BLOCK,
             **CHAINED,
         )
-        _fuse_tokens[self._grid](
+        fuse_tokens_kernel[self._grid](
             self._table.weight,
             self._weight.weight,
             self._bias.weight,
@@ -150,7 +149,7 @@ class FusedTokenSemantics:
         find_fused_largest[(triton.cdiv(count, BLOCK),)](
             self._fused, gradient, self._largest, count, BLOCK, **CHAINED
         )
-        _sum_products[self._grid](
+        sum_products_kernel[self._grid](
             gradient,
             self._fused,
             self._table.weight,
@@ -244,206 +243,6 @@ def _find_both_largest(
 
 
 @triton.jit
-def _load_values(
-    table,
-    positions,
-    history,
-    position,
-    factor,
-    byte,
-    lane,
-    value,
-    lanes,
-    context: tl.constexpr,
-    embedding: tl.constexpr,
-    values: tl.constexpr,
-):
-    """Return one of a byte's values as whole numbers, int32, for each of `byte` and of `lane`."""
-    inside = (byte < context) & (lane < lanes)
-    is_byte = inside & (value < embedding)
-    symbol = load_symbols(history, position, byte, lane, lanes, is_byte)
-    x = look_up(table, symbol, value, embedding, is_byte)
-    if values > embedding:
-        place = byte * (values - embedding) + value - embedding
-        x = tl.where(is_byte, x, tl.load(positions + place, mask=inside & (value >= embedding), other=0.0))
-    return elements.whole_number(tl.where(inside, x, 0.0), factor)
-
-
-@triton.jit
-def _value_scale(largest_value, largest_position):
-    """Return (factor, scale) of all embedded bytes and positions."""
-    return elements.row_scale(tl.maximum(load_largest(largest_value), tl.load(largest_position)), _MOST)
-
-
-@triton.jit
-def _places(patch: tl.constexpr, CONTEXT: tl.constexpr, OUTPUTS: tl.constexpr, LANES: tl.constexpr):
-    """Return a program's value, bytes, outputs, these as tokens and bytes of a patch, and lanes."""
-    value = tl.program_id(1)
-    byte = tl.arange(0, CONTEXT)
-    output = tl.arange(0, OUTPUTS)
-    token, lag = output // patch, output % patch
-    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    return value, byte, output, token, lag, lane
-
-
-@triton.jit
-def _fused_places(
-    lane, output, token, lag, lanes, outputs, patch: tl.constexpr, tokens: tl.constexpr, values: tl.constexpr
-):
-    """Return where the first value of outputs lies in what all lanes make, and which are inside."""
-    place = (lane * tokens)[:, None] * (patch * values) + (token * (patch * values) + lag * values)[None, :]
-    return place, (lane < lanes)[:, None] & (output < outputs)[None, :]
-
-
-@triton.jit
-def _band_places(value, byte, output, context: tl.constexpr, outputs: tl.constexpr):
-    """Return where the banded matrix of a value lies, and which places are inside."""
-    place = (value * context + byte)[:, None] * outputs + output[None, :]
-    return place, (byte < context)[:, None] & (output < outputs)[None, :]
-
-
-@triton.jit
-def _fuse_tokens(
-    table,
-    weight,
-    bias,
-    mask,
-    kept,
-    sharpness,
-    positions,
-    history,
-    position,
-    largest_value,
-    largest_position,
-    largest_weight,
-    bands,
-    fused,
-    out,
-    lanes,
-    patches: tl.constexpr,
-    patch: tl.constexpr,
-    tokens: tl.constexpr,
-    embedding: tl.constexpr,
-    values: tl.constexpr,
-    CONTEXT: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    LANES: tl.constexpr,
-):
-    follow()
-    context: tl.constexpr = patches + patch - 1
-    outputs: tl.constexpr = tokens * patch
-    value, byte, output, token, lag, lane = _places(patch, CONTEXT, OUTPUTS, LANES)
-
-    # The banded matrix, [CONTEXT, OUTPUTS].
-    number = byte[:, None] - lag[None, :]
-    inside = (number >= 0) & (number < patches) & (output < outputs)[None, :]
-    place = number * (patch * values) + (lag * values + value)[None, :]
-    _, _, _, masks = load_mask(mask, kept, place, number, inside, sharpness)
-    # Outside, a weight of 0 times a mask, which is finite, leaves 0.
-    masked = tl.load(weight + number * tokens + token[None, :], mask=inside, other=0.0) * masks
-    factor, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
-    weights = elements.whole_number(masked, factor)
-    if tl.program_id(0) == 0:
-        place, there = _band_places(value, byte, output, context, outputs)
-        tl.store(bands + place, weights.to(tl.int16), mask=there)
-
-    factor, value_scale = _value_scale(largest_value, largest_position)
-    whole = _load_values(
-        table,
-        positions,
-        history,
-        position,
-        factor,
-        byte[None, :],
-        lane[:, None],
-        value,
-        lanes,
-        context,
-        embedding,
-        values,
-    )
-    x = product_16x16(whole, weights).to(tl.float32) * (value_scale * weight_scale)
-    x = x + tl.load(bias + token, mask=output < outputs, other=0.0)[None, :]
-    place, inside = _fused_places(lane, output, token, lag, lanes, outputs, patch, tokens, values)
-    tl.store(fused + place + value, x, mask=inside)
-    tl.store(out + place + value, elements.gelu(x), mask=inside)
-
-
-@triton.jit
-def _sum_products(
-    gradient,
-    fused,
-    table,
-    positions,
-    history,
-    position,
-    largest,
-    largest_value,
-    largest_position,
-    largest_weight,
-    bands,
-    by_bands,
-    bias_sums,
-    by_bytes,
-    lanes,
-    patches: tl.constexpr,
-    patch: tl.constexpr,
-    tokens: tl.constexpr,
-    embedding: tl.constexpr,
-    values: tl.constexpr,
-    CONTEXT: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    LANES: tl.constexpr,
-):
-    follow()
-    context: tl.constexpr = patches + patch - 1
-    outputs: tl.constexpr = tokens * patch
-    value, byte, output, token, lag, lane = _places(patch, CONTEXT, OUTPUTS, LANES)
-
-    # The gradient by `fused` as whole numbers, [LANES, OUTPUTS].
-    place, inside = _fused_places(lane, output, token, lag, lanes, outputs, patch, tokens, values)
-    slope = elements.gelu_slope(tl.load(fused + place + value, mask=inside, other=0.0))
-    factor, scale = elements.row_scale(load_largest(largest), _MOST)
-    x = slope * tl.load(gradient + place + value, mask=inside, other=0.0)
-    whole = elements.whole_number(x, factor)
-    tl.atomic_add(bias_sums + token, tl.sum(whole, 0).to(tl.int64), mask=output < outputs, sem="relaxed")
-
-    # By the banded matrix, [CONTEXT, OUTPUTS].
-    factor, _ = _value_scale(largest_value, largest_position)
-    seen = _load_values(
-        table,
-        positions,
-        history,
-        position,
-        factor,
-        byte[:, None],
-        lane[None, :],
-        value,
-        lanes,
-        context,
-        embedding,
-        values,
-    )
-    place, there = _band_places(value, byte, output, context, outputs)
-    tl.atomic_add(by_bands + place, product_16x16(seen, whole), mask=there, sem="relaxed")
-
-    # By each embedded byte, [LANES, CONTEXT].
-    _, weight_scale = elements.row_scale(load_largest(largest_weight), _MOST)
-    if value < embedding:
-        weights = tl.load(
-            bands + (value * context + byte)[None, :] * outputs + output[:, None],
-            mask=(byte < context)[None, :] & (output < outputs)[:, None],
-            other=0,
-        ).to(tl.int32)
-        by_x = product_16x16(whole, weights).to(tl.float32) * (scale * weight_scale)
-        tl.store(
-            by_bytes + (lane * context)[:, None] * embedding + (byte * embedding + value)[None, :],
-            by_x,
-            mask=(lane < lanes)[:, None] & (byte < context)[None, :],
-        )
-
-
-@triton.jit
 def _update_weights(
     weight,
     weight_first,
@@ -489,7 +288,7 @@ def _update_weights(
             :, None
         ]
         inside = there[:, None] & column_inside[None, :]
-        _, value_scale = _value_scale(largest_value, largest_position)
+        _, value_scale = scale_of_values(largest_value, largest_position)
         gradient = tl.load(by_bands + place, mask=inside, other=0).to(tl.float32) * (scale * value_scale)
         mask_place = number * width + column
         patch_number = number + column * 0

@@ -162,11 +162,23 @@ def _load_weight(weight, column, inside, tokens: tl.constexpr, mixing: tl.conste
 
 
 @triton.jit
-def _load_out_weight(weight, column, inside):
-    """Return the second weight as whole numbers, float32 [MIXING], and its scale."""
-    numbers = tl.load(weight + column, mask=inside, other=0.0)
-    factor, scale = row_scale(tl.max(tl.abs(numbers), 0), _INT8_MOST)
-    return quantised(numbers, factor), scale
+def _load_weights(
+    weight,
+    bias,
+    out_weight,
+    column,
+    inside,
+    tokens: tl.constexpr,
+    mixing: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """Return what `_load_weight` does, the bias, and the second weight as whole float32, with its scale."""
+    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
+    numbers = tl.load(out_weight + column, mask=inside, other=0.0)
+    factor, out_scale = row_scale(tl.max(tl.abs(numbers), 0), _INT8_MOST)
+    whole_out = quantised(numbers, factor)
+    added = tl.load(bias + column, mask=inside, other=0.0)
+    return whole_weight, weight_scale, added, whole_out, out_scale
 
 
 @triton.jit
@@ -211,9 +223,9 @@ def _mix(
     follow()
     column = tl.arange(0, MIXING)
     inside = column < mixing
-    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
-    whole_out, out_scale = _load_out_weight(out_weight, column, inside)
-    added = tl.load(bias + column, mask=inside, other=0.0)
+    whole_weight, weight_scale, added, whole_out, out_scale = _load_weights(
+        weight, bias, out_weight, column, inside, tokens, mixing, TOKENS
+    )
     out_added = tl.load(out_bias)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         whole_x, scale_x, lane, value = _load_tile(x, tile, width, tokens, VALUES, TOKENS)
@@ -258,9 +270,9 @@ def _mix_backward(
     follow()
     column = tl.arange(0, MIXING)
     inside = column < mixing
-    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
-    whole_out, out_scale = _load_out_weight(out_weight, column, inside)
-    added = tl.load(bias + column, mask=inside, other=0.0)
+    whole_weight, weight_scale, added, whole_out, out_scale = _load_weights(
+        weight, bias, out_weight, column, inside, tokens, mixing, TOKENS
+    )
     # With more rows the product back is one of the fast ones.
     back_weight, _ = _load_weight(weight, column, inside, tokens, mixing, 2 * TOKENS)
     token = tl.arange(0, 2 * TOKENS)
@@ -318,9 +330,9 @@ def _sum_mixture(
     follow()
     column = tl.arange(0, MIXING)
     inside = column < mixing
-    whole_weight, weight_scale = _load_weight(weight, column, inside, tokens, mixing, TOKENS)
-    whole_out, out_scale = _load_out_weight(out_weight, column, inside)
-    added = tl.load(bias + column, mask=inside, other=0.0)
+    whole_weight, weight_scale, added, whole_out, out_scale = _load_weights(
+        weight, bias, out_weight, column, inside, tokens, mixing, TOKENS
+    )
     to_bias, _ = row_scale(from_bits(tl.load(largest + column, mask=inside, other=0)), _SUM_MOST)
     to_weight, _ = row_scale(from_bits(tl.load(product_largest + column, mask=inside, other=0)), _INT16_MOST)
     to_out_bias, _ = row_scale(from_bits(tl.load(out_largest)), _SUM_MOST)
