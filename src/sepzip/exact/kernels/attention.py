@@ -48,6 +48,33 @@ def _score(asked, whole_key, scale_key, seen):
 
 
 @triton.jit
+def _places(
+    tokens: tl.constexpr, heads: tl.constexpr, size: tl.constexpr, TOKENS: tl.constexpr, SIZE: tl.constexpr
+):
+    """Return a program's lane, tokens, rows and columns, which columns are inside; keys' places and masks.
+
+    Values lie behind the keys.
+    """
+    lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
+    value_inside = value < size
+    column = head * size + value
+    row = lane * tokens + token
+    place = row[:, None] * (2 * heads * size) + column[None, :]
+    inside = (token < tokens)[:, None] & value_inside[None, :]
+    return lane, token, row, column, value_inside, place, inside
+
+
+@triton.jit
+def _load_head(key_value, place, inside, width: tl.constexpr):
+    """Return a head's keys, and their squares and the values as whole numbers, each with its scale."""
+    key = tl.load(key_value + place, mask=inside, other=0.0)
+    whole_key, scale_key = _group(key * key)
+    whole_value, scale_value = _group(tl.load(key_value + place + width, mask=inside, other=0.0))
+    return key, whole_key, scale_key, whole_value, scale_value
+
+
+@triton.jit
 def _attend(
     query,
     key_value,
@@ -61,15 +88,8 @@ def _attend(
 ):
     follow()
     width: tl.constexpr = heads * size
-    lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
-    value_inside = value < size
-    column = head * size + value
-    token_place = (lane * tokens + token)[:, None] * (2 * width) + column[None, :]
-    inside = (token < tokens)[:, None] & value_inside[None, :]
-    key = tl.load(key_value + token_place, mask=inside, other=0.0)
-    whole_key, scale_key = _group(key * key)
-    whole_value, scale_value = _group(tl.load(key_value + token_place + width, mask=inside, other=0.0))
+    lane, token, _row, column, value_inside, token_place, inside = _places(tokens, heads, size, TOKENS, SIZE)
+    _key, whole_key, scale_key, whole_value, scale_value = _load_head(key_value, token_place, inside, width)
     for number in range(queries):
         place = (lane * queries + number) * width + column
         asked = tl.load(query + place, mask=value_inside, other=0.0)
@@ -119,16 +139,8 @@ def _attend_backward(
 ):
     follow()
     width: tl.constexpr = heads * size
-    lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
-    value_inside = value < size
-    column = head * size + value
-    row = lane * tokens + token
-    token_place = row[:, None] * (2 * width) + column[None, :]
-    inside = (token < tokens)[:, None] & value_inside[None, :]
-    key = tl.load(key_value + token_place, mask=inside, other=0.0)
-    whole_key, scale_key = _group(key * key)
-    whole_value, scale_value = _group(tl.load(key_value + token_place + width, mask=inside, other=0.0))
+    lane, token, row, column, value_inside, token_place, inside = _places(tokens, heads, size, TOKENS, SIZE)
+    key, whole_key, scale_key, whole_value, scale_value = _load_head(key_value, token_place, inside, width)
     next_scale = tl.load(scale_query_weight + column, mask=value_inside, other=0.0)
 
     # First what belongs to each query, and the largest of what is summed over all of them.

@@ -67,6 +67,34 @@ def _weigh(whole_query, scale_query, whole_key, scale_key, there, steepness: tl.
 
 
 @triton.jit
+def _places(
+    tokens: tl.constexpr, heads: tl.constexpr, size: tl.constexpr, TOKENS: tl.constexpr, SIZE: tl.constexpr
+):
+    """Return a program's rows and columns, which of both and of the tile are inside, and the tile's places.
+
+    These are where queries and keys lie; values lie behind the keys.
+    """
+    width: tl.constexpr = heads * size
+    lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
+    row, column = lane * tokens + token, head * size + value
+    place = row[:, None] * width + column[None, :]
+    both_place = row[:, None] * (2 * width) + column[None, :]
+    there, column_inside = token < tokens, value < size
+    inside = there[:, None] & column_inside[None, :]
+    return row, column, there, column_inside, inside, place, both_place
+
+
+@triton.jit
+def _load_head(query, key_value, place, both_place, inside, width: tl.constexpr):
+    """Return a head's queries, keys and values as whole numbers, each with its scales."""
+    whole_query, scale_query = _rows(tl.load(query + place, mask=inside, other=0.0), _MOST)
+    whole_key, scale_key = _group(tl.load(key_value + both_place, mask=inside, other=0.0), _MOST)
+    whole_value, scale_value = _group(tl.load(key_value + both_place + width, mask=inside, other=0.0), _MOST)
+    return whole_query, scale_query, whole_key, scale_key, whole_value, scale_value
+
+
+@triton.jit
 def _attend(
     query,
     key_value,
@@ -80,16 +108,10 @@ def _attend(
 ):
     follow()
     width: tl.constexpr = heads * size
-    lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
-    row, column = lane * tokens + token, head * size + value
-    place = row[:, None] * width + column[None, :]
-    both_place = row[:, None] * (2 * width) + column[None, :]
-    there = token < tokens
-    inside = there[:, None] & (value < size)[None, :]
-    whole_query, scale_query = _rows(tl.load(query + place, mask=inside, other=0.0), _MOST)
-    whole_key, scale_key = _group(tl.load(key_value + both_place, mask=inside, other=0.0), _MOST)
-    whole_value, scale_value = _group(tl.load(key_value + both_place + width, mask=inside, other=0.0), _MOST)
+    _, _, there, _, inside, place, both_place = _places(tokens, heads, size, TOKENS, SIZE)
+    whole_query, scale_query, whole_key, scale_key, whole_value, scale_value = _load_head(
+        query, key_value, place, both_place, inside, width
+    )
     weight, inverse = _weigh(whole_query, scale_query, whole_key, scale_key, there, steepness)
     mean = _product(weight.to(tl.int32), whole_value).to(tl.float32)
     tl.store(out + place, (mean * inverse[:, None]) * scale_value, mask=inside)
@@ -130,16 +152,10 @@ def _attend_backward(
 ):
     follow()
     width: tl.constexpr = heads * size
-    lane, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    token, value = tl.arange(0, TOKENS), tl.arange(0, SIZE)
-    row, column = lane * tokens + token, head * size + value
-    place = row[:, None] * width + column[None, :]
-    both_place = row[:, None] * (2 * width) + column[None, :]
-    there, column_inside = token < tokens, value < size
-    inside = there[:, None] & column_inside[None, :]
-    whole_query, scale_query = _rows(tl.load(query + place, mask=inside, other=0.0), _MOST)
-    whole_key, scale_key = _group(tl.load(key_value + both_place, mask=inside, other=0.0), _MOST)
-    whole_value, scale_value = _group(tl.load(key_value + both_place + width, mask=inside, other=0.0), _MOST)
+    row, column, there, column_inside, inside, place, both_place = _places(tokens, heads, size, TOKENS, SIZE)
+    whole_query, scale_query, whole_key, scale_key, whole_value, scale_value = _load_head(
+        query, key_value, place, both_place, inside, width
+    )
     weight, inverse = _weigh(whole_query, scale_query, whole_key, scale_key, there, steepness)
     g = tl.load(gradient + place, mask=inside, other=0.0)
 
