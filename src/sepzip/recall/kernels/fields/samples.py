@@ -37,7 +37,7 @@ def _bounded(x, least, most):
 
 @triton.jit
 def _key(prediction, phase, last, SAMPLE: tl.constexpr, BIG_ENDIAN: tl.constexpr):
-    """Return what a prediction says of the byte that comes; twin of fields._key."""
+    """Return what a prediction says of the byte that comes; twin of key_of."""
     if SAMPLE == 1:
         key = prediction & 511
     else:
@@ -71,7 +71,7 @@ def with_samples(
     RECORD: tl.constexpr,
     USED: tl.constexpr,
 ):
-    """Return the hashes with what is predicted of the lane's samples; twin of fields._fill_samples.
+    """Return the hashes with what is predicted of the lane's samples; twin of fill_samples.
 
     All is worked out at every byte, and kept where a sample begins.
     """
