@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.column_tasks import ColumnTasks
-from ...exact.kernels.digits import RowDigits, gradient_digits, row_digits
+from ...exact.kernels.digits import RowDigits, gradient_digits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose
 from ...exact.kernels.linear_backward import gradient_sums, hidden_gradient
@@ -23,9 +23,10 @@ from ...exact.layer_norm import statistics_most
 from ...exact.workspace import Workspace
 from ..pac import PAC
 from .lane_front import fuse_front
+from .output import OutputLayer
 from .pac_block import Block
 from .pac_lanes import end_backward_kernel, end_kernel, start_backward_kernel, start_kernel
-from .shared import FusedFront, Parameters, Shared, new_digits
+from .shared import FusedFront, Parameters, Shared, new_row_digits
 
 __all__ = ["FusedPAC", "fuse", "fuse_front"]
 
@@ -77,8 +78,8 @@ class FusedPAC:
         self._columns = ColumnTasks(lanes)
         for block in self._blocks:
             block.add_columns(self._columns)
-        self._out = Shared(state(network.out_weight), state(network.out_bias))
-        self._width = width = self._out.by_input.shape[0]
+        out = Shared(state(network.out_weight), state(network.out_bias))
+        self._width = width = out.by_input.shape[0]
         self._padded = triton.next_power_of_2(width)
         self._warps = max(1, min(2, self._padded // 128))
 
@@ -96,17 +97,11 @@ class FusedPAC:
         self._transposed = take("transposed", width, lanes, dtype=torch.int8)
         self._hidden_whole = take("hidden_whole", lanes, hidden, dtype=torch.int8)
         self._largest = take("largest", lanes, dtype=torch.int32)
-        self._high = take("high", lanes, width, dtype=torch.int8)
-        self._low = take("low", lanes, width, dtype=torch.int8)
+        self._row_digits = new_row_digits(workspace, "inner", lanes, width)
         self._digit_scale = take("digit_scale", lanes)
-        self._hidden_high = take("hidden_high", lanes, hidden, dtype=torch.int8)
-        self._hidden_low = take("hidden_low", lanes, hidden, dtype=torch.int8)
-        self._out_whole = take("out_whole", lanes, width, dtype=torch.int8)
-        self._out_scale = take("out_scale", lanes)
-        self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
-        self._out_high = take("out_high", lanes, 256, dtype=torch.int8)
-        self._out_low = take("out_low", lanes, 256, dtype=torch.int8)
-        self._out_digits = new_digits(workspace, "out_digits", lanes, 256)
+        self._hidden_row_digits = new_row_digits(workspace, "hidden", lanes, hidden)
+        self._out = OutputLayer(out, lanes, self._largest, self._transposed, workspace)
+        self.by_logits = self._out.by_logits
 
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
@@ -127,24 +122,15 @@ class FusedPAC:
             linear_sums(self._hidden_whole, block.weight_out.by_output, self._sums)
             before, rows = block, self._rows
         self._end(self._blocks[-1])
-        linear_forward(
-            self._out_whole,
-            self._out.by_output,
-            self._out_scale,
-            self._out.scale,
-            self._out.bias.weight,
-            self._logits,
-        )
-        return self._logits
+        return self._out.forward()
 
     def backward(self) -> None:
         """Learn from the gradient in `by_logits`: every weight is updated."""
-        row_digits(self.by_logits, self._out.scale, self._out_high, self._out_low, self._largest)
-        gradient_sums(self._out_high, self._out_low, self._out.by_input, self._sums, self._low_sums)
+        out = self._out
+        out.quantise_gradient()
+        gradient_sums(*out.row_digits, out.weight.by_input, self._sums, self._low_sums)
         with self._aside.branch():
-            gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, self._learner)
-            transpose(self._out_whole, self._transposed)
-            self._out.update(self._transposed, self._out_digits, self._learner)
+            out.update(self._learner)
         self._end_backward(self._blocks[-1])
         for index in reversed(range(len(self._blocks))):
             self._block_backward(self._blocks[index], self._blocks[index - 1] if index else None)
@@ -161,8 +147,7 @@ class FusedPAC:
     def _block_backward(self, block: Block, before: Block | None) -> None:
         weight_in, weight_out = block.weight_in, block.weight_out
         hidden_gradient(
-            self._high,
-            self._low,
+            *self._row_digits,
             self._digit_scale,
             weight_out.by_input,
             block.hidden,
@@ -181,9 +166,9 @@ class FusedPAC:
             block.hidden_digits,
             weight_in.bias,
             self._learner,
-            RowDigits(weight_in.scale, self._largest, self._hidden_high, self._hidden_low),
+            RowDigits(weight_in.scale, self._largest, *self._hidden_row_digits),
         )
-        gradient_sums(self._hidden_high, self._hidden_low, weight_in.by_input, self._sums, self._low_sums)
+        gradient_sums(*self._hidden_row_digits, weight_in.by_input, self._sums, self._low_sums)
         with self._aside.branch():
             transpose(block.whole, self._transposed)
             weight_in.update(self._transposed, block.hidden_digits, self._learner)
@@ -242,8 +227,8 @@ class FusedPAC:
         end_kernel[(self._lanes,)](
             self._sums,
             *block.end,
-            self._out_whole,
-            self._out_scale,
+            self._out.whole,
+            self._out.scale,
             self._lanes,
             self._width,
             statistics_most(self._width),
@@ -260,8 +245,7 @@ class FusedPAC:
             self._largest,
             self._half,
             *block.end_backward,
-            self._high,
-            self._low,
+            *self._row_digits,
             self._digit_scale,
             self._lanes,
             self._width,
@@ -301,8 +285,7 @@ class FusedPAC:
             self._learner.size,
             block.step_size,
             *end.end_backward,
-            self._high,
-            self._low,
+            *self._row_digits,
             self._digit_scale,
             self._lanes,
             self._width,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.batch_norm import FusedBatchNorm
 from ...exact.kernels.columns import Columns, ColumnSums, layer_columns, norm_columns
-from ...exact.kernels.digits import RowDigits, gradient_digits, row_digits
+from ...exact.kernels.digits import RowDigits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose
 from ...exact.kernels.linear_backward import gradient_sums, hidden_gradient, input_gradient
@@ -27,7 +27,8 @@ from ...memory import LARGE_MODEL
 from ..patchtst import BatchNorm, PatchTST
 from ..trace import Linear
 from .mixture import FusedMixture
-from .shared import FusedFront, Parameters, Shared, new_digits
+from .output import OutputLayer
+from .shared import FusedFront, Parameters, Shared, new_digits, new_row_digits
 from .token_front import fuse_front, token_count
 from .trace_rows import mixed_kernel
 
@@ -52,13 +53,6 @@ def fuse(
     front = fuse_front(network, state, learner, history, position, workspace)
     tokens = token_count(network.front)
     return FusedPatchTST(network, front, state, learner, lanes, tokens, workspace)
-
-
-def _row_digits(workspace: Workspace, name: str, rows: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """Return room for a gradient [rows, outputs] as the digits, high and low, of rows."""
-    shape = (rows, outputs)
-    high = workspace.take(f"{name}.row_high", shape, torch.int8)
-    return high, workspace.take(f"{name}.row_low", shape, torch.int8)
 
 
 class _Layer:
@@ -86,7 +80,7 @@ class _Layer:
             self.transposed = take("transposed", inputs, rows, dtype=torch.int8)
         else:
             self.whole, self.scale, self.transposed = beside.whole, beside.scale, beside.transposed
-        self.row_digits = _row_digits(workspace, name, rows, outputs)
+        self.row_digits = new_row_digits(workspace, name, rows, outputs)
         # The bits of the largest sizes that the digits' scales come from.
         self.largest = take("largest", rows, dtype=torch.int32)
         self.digits = new_digits(workspace, f"{name}.digits", rows, outputs)
@@ -157,7 +151,7 @@ class FusedPatchTST:
         self._norm_attention = norm("norm_attention", network.norm_attention)
         self._into_hidden = layer("into_hidden", network.into_hidden)
         self._norm_hidden = norm("norm_hidden", network.norm_hidden)
-        self._out_of_hidden, self._out = shared(network.out_of_hidden), shared(network.out)
+        self._out_of_hidden, out = shared(network.out_of_hidden), shared(network.out)
         width, hidden = self._into_hidden.weight.by_input.shape
         self._result_columns = columns.new(width)
         columns.learn(self._out_of_hidden.bias, (self._result_columns,))
@@ -177,20 +171,17 @@ class FusedPatchTST:
         self._hidden_whole = take("hidden_whole", rows, hidden, dtype=torch.int8)
         self._hidden_transposed = take("hidden_transposed", hidden, rows, dtype=torch.int8)
         self._newest_normal = take("newest_normal", lanes, width)
-        self._out_whole = take("out_whole", lanes, width, dtype=torch.int8)
-        self._out_scale = take("out_scale", lanes)
-        self._out_transposed = take("out_transposed", width, lanes, dtype=torch.int8)
-        self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
+        largest = take("out_largest", lanes, dtype=torch.int32)
+        transposed = take("out_transposed", width, lanes, dtype=torch.int8)
+        self._out = OutputLayer(out, lanes, largest, transposed, workspace)
+        self.by_logits = self._out.by_logits
 
         self._attended_splits, self._hidden_splits = splits(width, rows), splits(hidden, rows)
         count = width * rows * max(self._attended_splits, self._hidden_splits)
         self._sums = take("sums", count, dtype=torch.int32), take("low_sums", count, dtype=torch.int32)
-        self._out_row_digits = _row_digits(workspace, "out", lanes, 256)
-        self._out_largest = take("out_largest", lanes, dtype=torch.int32)
-        self._out_digits = new_digits(workspace, "out_digits", lanes, 256)
         self._by_newest = take("by_newest", lanes, width)
         self._by_y, self._by_result = take("by_y", rows, width), take("by_result", rows, width)
-        self._result_row_digits = _row_digits(workspace, "result", rows, width)
+        self._result_row_digits = new_row_digits(workspace, "result", rows, width)
         self._result_scale = take("result_scale", rows)
         self._result_digits = new_digits(workspace, "result_digits", rows, width)
         self._attended_scale = take("attended_scale", rows)
@@ -205,40 +196,32 @@ class FusedPatchTST:
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
         self._columns.clear()
-        tokens = self.front.forward().view(self._x.shape)
+        out, tokens = self._out, self.front.forward().view(self._x.shape)
         self._attend(tokens)
         self._feed_forward()
         if self._mixture is None:
-            self._norm_hidden.forward(
-                None, self._out_whole, self._out_scale, newest_normal=self._newest_normal
-            )
+            self._norm_hidden.forward(None, out.whole, out.scale, newest_normal=self._newest_normal)
         else:
             self._norm_hidden.forward(self._x)
             mixed = self._mixture.forward(self._x)
             mixed_kernel[(self._lanes,)](
                 self._x,
                 mixed,
-                self._out_whole,
-                self._out_scale,
+                out.whole,
+                out.scale,
                 *self._mixed_sizes,
                 num_warps=2,
                 **CHAINED,
             )
-        out = self._out
-        linear_forward(
-            self._out_whole, out.by_output, self._out_scale, out.scale, out.bias.weight, self._logits
-        )
-        return self._logits
+        return out.forward()
 
     def backward(self) -> None:
         """Learn from the gradient in `by_logits`: every weight is updated."""
         learner, out = self._learner, self._out
-        row_digits(self.by_logits, out.scale, *self._out_row_digits, self._out_largest)
-        input_gradient(*self._out_row_digits, self._out_largest, out.by_input, self._by_newest)
+        out.quantise_gradient()
+        input_gradient(*out.row_digits, out.largest, out.weight.by_input, self._by_newest)
         with self._aside.branch():
-            gradient_digits(self.by_logits, self._out_scale, self._out_digits, out.bias, learner)
-            transpose(self._out_whole, self._out_transposed)
-            out.update(self._out_transposed, self._out_digits, learner)
+            out.update(learner)
         self._norm_hidden_backward()
         self._feed_forward_backward()
         self._attention_backward()

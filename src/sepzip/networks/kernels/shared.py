@@ -27,6 +27,7 @@ __all__ = [
     "Parameters",
     "Shared",
     "new_digits",
+    "new_row_digits",
 ]
 
 
@@ -113,3 +114,10 @@ def new_digits(workspace: Workspace, name: str, lanes: int, outputs: int) -> Dig
         workspace.take(f"{name}.low", shape, torch.int8),
         workspace.take(f"{name}.scale", (outputs,)),
     )
+
+
+def new_row_digits(workspace: Workspace, name: str, rows: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """Return room for a gradient [rows, outputs] as the digits, high and low, of rows."""
+    shape = (rows, outputs)
+    high = workspace.take(f"{name}.row_high", shape, torch.int8)
+    return high, workspace.take(f"{name}.row_low", shape, torch.int8)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.attention import attend, attend_backward
 from ...exact.kernels.columns import Columns, layer_columns, norm_columns
-from ...exact.kernels.digits import RowDigits, gradient_digits, row_digits
+from ...exact.kernels.digits import RowDigits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose
 from ...exact.kernels.linear_backward import gradient_sums, hidden_gradient
@@ -26,7 +26,8 @@ from ...memory import LARGE_MODEL
 from ..trace import DEPTH, TRACE, Linear
 from ..trace import Norm as PlainNorm
 from .mixture import FusedMixture
-from .shared import FusedFront, Norm, Parameters, Shared, new_digits
+from .output import OutputLayer
+from .shared import FusedFront, Norm, Parameters, Shared, new_digits, new_row_digits
 from .token_front import fuse_front, token_count
 from .trace_rows import (
     attended_kernel,
@@ -126,7 +127,7 @@ class FusedTRACE:
         self._norm_attention, self._norm_hidden = norm(network.norm_attention), norm(network.norm_hidden)
         self._query, self._key_value = shared(network.query), shared(network.key_value)
         self._into_hidden, self._out_of_hidden = shared(network.into_hidden), shared(network.out_of_hidden)
-        self._out = shared(network.out)
+        out = shared(network.out)
         width, hidden = self._into_hidden.by_input.shape
         self._width, self._most = width, statistics_most(width)
         self._padded = triton.next_power_of_2(width)
@@ -158,10 +159,6 @@ class FusedTRACE:
         self._asked, self._attended = take("asked", query_rows, width), take("attended", query_rows, width)
         self._keys_and_values = take("keys_and_values", rows, 2 * width)
         self._hidden_whole = take("hidden_whole", query_rows, hidden, dtype=torch.int8)
-        self._out_whole = take("out_whole", lanes, width, dtype=torch.int8)
-        self._out_scale = take("out_scale", lanes)
-        self._out_transposed = take("out_transposed", width, lanes, dtype=torch.int8)
-        self._logits, self.by_logits = take("logits", lanes, 256), take("by_logits", lanes, 256)
 
         self._splits, self._out_splits = splits(hidden, query_rows), splits(256, lanes)
         self._query_splits, self._key_value_splits = splits(width, query_rows), splits(2 * width, rows)
@@ -177,18 +174,14 @@ class FusedTRACE:
         self._largest = take("largest", max(lanes, query_rows), dtype=torch.int32)
         self._query_largest = take("query_largest", query_rows, dtype=torch.int32)
         self._key_value_largest = take("key_value_largest", rows, dtype=torch.int32)
-
-        def digits(name: str, count: int, outputs: int) -> tuple[Tensor, Tensor]:
-            high = take(f"{name}_high", count, outputs, dtype=torch.int8)
-            return high, take(f"{name}_low", count, outputs, dtype=torch.int8)
-
-        self._out_row_digits = digits("out", lanes, 256)
-        self._result_row_digits = digits("result", query_rows, width)
+        transposed = take("out_transposed", width, lanes, dtype=torch.int8)
+        self._out = OutputLayer(out, lanes, self._largest, transposed, workspace)
+        self.by_logits = self._out.by_logits
+        self._result_row_digits = new_row_digits(workspace, "result", query_rows, width)
         self._result_scale = take("result_scale", query_rows)
-        self._hidden_row_digits = digits("hidden", query_rows, hidden)
-        self._query_row_digits = digits("query", query_rows, width)
-        self._key_value_row_digits = digits("key_value", rows, 2 * width)
-        self._out_digits = new_digits(workspace, "out_digits", lanes, 256)
+        self._hidden_row_digits = new_row_digits(workspace, "hidden", query_rows, hidden)
+        self._query_row_digits = new_row_digits(workspace, "query", query_rows, width)
+        self._key_value_row_digits = new_row_digits(workspace, "key_value", rows, 2 * width)
         self._query_digits = new_digits(workspace, "query_digits", query_rows, width)
         self._key_value_digits = new_digits(workspace, "key_value_digits", rows, 2 * width)
         self._by_attended = take("by_attended", query_rows, width)
@@ -240,25 +233,15 @@ class FusedTRACE:
                 self._mix()
             else:
                 self._between(use, following)
-        linear_forward(
-            self._out_whole,
-            self._out.by_output,
-            self._out_scale,
-            self._out.scale,
-            self._out.bias.weight,
-            self._logits,
-        )
-        return self._logits
+        return self._out.forward()
 
     def backward(self) -> None:
         """Learn from the gradient in `by_logits`: every weight is updated."""
-        learner = self._learner
-        row_digits(self.by_logits, self._out.scale, *self._out_row_digits, self._largest)
-        gradient_sums(*self._out_row_digits, self._out.by_input, self._sums, self._low_sums)
+        learner, out = self._learner, self._out
+        out.quantise_gradient()
+        gradient_sums(*out.row_digits, out.weight.by_input, self._sums, self._low_sums)
         with self._aside.branch():
-            gradient_digits(self.by_logits, self._out_scale, self._out_digits, self._out.bias, learner)
-            transpose(self._out_whole, self._out_transposed)
-            self._out.update(self._out_transposed, self._out_digits, learner)
+            out.update(learner)
         by_tokens = self._mix_backward()
         self._end_backward(self._uses[-1], by_tokens)
         for index in reversed(range(DEPTH)):
@@ -426,8 +409,8 @@ class FusedTRACE:
         end_kernel[(self._query_rows,)](
             *self._of_use(use),
             self._x,
-            self._out_whole,
-            self._out_scale,
+            self._out.whole,
+            self._out.scale,
             self._query_rows,
             self._width,
             self._mixture is not None,
@@ -444,8 +427,8 @@ class FusedTRACE:
         mixed_kernel[(self._lanes,)](
             self._x,
             mixed,
-            self._out_whole,
-            self._out_scale,
+            self._out.whole,
+            self._out.scale,
             self._width,
             self._tokens,
             self._padded,
