@@ -9,10 +9,16 @@ from ...exact.kernels.elements import from_bits, row_scale, split_digits, whole_
 from ...exact.kernels.products import combined, sum_of_splits
 from ...exact.quantise import INT8_MOST, INT16_MOST
 
-__all__ = ["product_gradient", "product_result", "store_digits", "store_quantised"]
+__all__ = ["product_gradient", "product_result", "row_launch", "store_digits", "store_quantised"]
 
 _INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
+
+
+def row_launch(width: int) -> tuple[int, int]:
+    """Return the padded width of a row, and the warps of a program that holds one."""
+    padded = int(triton.next_power_of_2(width))
+    return padded, max(1, min(4, padded // 128))
 
 
 @triton.jit

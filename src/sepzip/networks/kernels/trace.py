@@ -8,11 +8,9 @@ newest tokens: one without the SEB, all behind it.
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
-from ...exact.kernels.attention import attend, attend_backward
 from ...exact.kernels.columns import Columns, layer_columns, norm_columns
 from ...exact.kernels.digits import RowDigits
 from ...exact.kernels.elements import CHAINED
@@ -27,8 +25,10 @@ from ..trace import DEPTH, TRACE, Linear
 from ..trace import Norm as PlainNorm
 from .mixture import FusedMixture
 from .output import OutputLayer
+from .rows import row_launch
 from .shared import FusedFront, Norm, Parameters, Shared, new_digits, new_row_digits
 from .token_front import fuse_front, token_count
+from .trace_attention import Attention
 from .trace_rows import (
     attended_kernel,
     between_kernel,
@@ -37,8 +37,6 @@ from .trace_rows import (
     hidden_backward_kernel,
     mixed_backward_kernel,
     mixed_kernel,
-    norm_backward_kernel,
-    norm_kernel,
 )
 
 __all__ = ["FusedTRACE", "fuse", "fuse_front"]
@@ -109,9 +107,8 @@ class FusedTRACE:
         """Take over from `network`, of whose `tokens` of each lane the newest `queries` attend."""
         self.front = front
         self._learner = learner
-        self._lanes, self._heads = lanes, network.heads
-        self._tokens, self._queries = tokens, queries
-        self._rows, self._query_rows = lanes * tokens, lanes * queries
+        self._lanes, self._tokens, self._queries = lanes, tokens, queries
+        self._query_rows = query_rows = lanes * queries
         # A large model's updates keep the device's memory busy: nothing gains by running beside them.
         self._aside = Aside(workspace.device, forks=network.parameters.data.numel() < LARGE_MODEL)
 
@@ -124,22 +121,32 @@ class FusedTRACE:
         def take(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return workspace.take(name, shape, dtype)
 
-        self._norm_attention, self._norm_hidden = norm(network.norm_attention), norm(network.norm_hidden)
-        self._query, self._key_value = shared(network.query), shared(network.key_value)
+        self._columns = columns = Columns()
+        self._attention = Attention(
+            norm(network.norm_attention),
+            shared(network.query),
+            shared(network.key_value),
+            lanes,
+            network.heads,
+            tokens,
+            queries,
+            columns,
+            workspace,
+        )
+        self._norm_hidden = norm(network.norm_hidden)
         self._into_hidden, self._out_of_hidden = shared(network.into_hidden), shared(network.out_of_hidden)
         out = shared(network.out)
         width, hidden = self._into_hidden.by_input.shape
         self._width, self._most = width, statistics_most(width)
-        self._padded = triton.next_power_of_2(width)
-        self._warps = max(1, min(4, self._padded // 128))
-        rows, query_rows = self._rows, self._query_rows
-        self._columns = columns = Columns()
-        self._attention_columns = columns.new(width)
-        self._query_columns, self._key_value_columns = columns.new(width), columns.new(2 * width)
+        self._padded, self._warps = row_launch(width)
         self._uses = [
             _Use(workspace, f"use{index}", query_rows, width, hidden, columns) for index in range(DEPTH)
         ]
-        self._name_what_learns()
+        columns.learn(self._into_hidden.bias, tuple(use.hidden_columns for use in self._uses))
+        columns.learn(self._out_of_hidden.bias, tuple(use.result_columns for use in self._uses))
+        of_norm = tuple(use.norm_columns for use in self._uses)
+        columns.learn(self._norm_hidden.offset, of_norm)
+        columns.learn(self._norm_hidden.gain, of_norm, along=True)
         self._mixture: FusedMixture | None = None
         if network.mixture is not None:
             self._mixture = FusedMixture(network.mixture, state, learner, lanes, width, columns, workspace)
@@ -147,84 +154,27 @@ class FusedTRACE:
         self._x = take("x", query_rows, width)
         self._by_mixed = take("by_mixed", lanes, width)
 
-        self._normal, self._slope = take("normal", rows, width), take("slope", rows)
-        self._whole, self._scale = take("whole", rows, width, dtype=torch.int8), take("scale", rows)
-        self._transposed = take("transposed", width, rows, dtype=torch.int8)
-        self._newest_whole, self._newest_scale = self._whole, self._scale
-        self._newest_transposed = self._transposed
-        if queries < tokens:
-            self._newest_whole = take("newest_whole", query_rows, width, dtype=torch.int8)
-            self._newest_scale = take("newest_scale", query_rows)
-            self._newest_transposed = take("newest_transposed", width, query_rows, dtype=torch.int8)
-        self._asked, self._attended = take("asked", query_rows, width), take("attended", query_rows, width)
-        self._keys_and_values = take("keys_and_values", rows, 2 * width)
         self._hidden_whole = take("hidden_whole", query_rows, hidden, dtype=torch.int8)
 
         self._splits, self._out_splits = splits(hidden, query_rows), splits(256, lanes)
-        self._query_splits, self._key_value_splits = splits(width, query_rows), splits(2 * width, rows)
-        count = width * max(
-            self._splits * query_rows, self._out_splits * lanes, self._key_value_splits * rows
-        )
+        count = width * max(self._splits * query_rows, self._out_splits * lanes)
+        count = max(count, self._attention.sums)
         self._sums = take("sums", count, dtype=torch.int32)
         self._low_sums = take("low_sums", count, dtype=torch.int32)
-        count = width * self._query_splits * query_rows
-        self._query_sums = take("query_sums", count, dtype=torch.int32)
-        self._query_low_sums = take("query_low_sums", count, dtype=torch.int32)
         # The bits of the largest sizes of rows of gradients.
         self._largest = take("largest", max(lanes, query_rows), dtype=torch.int32)
-        self._query_largest = take("query_largest", query_rows, dtype=torch.int32)
-        self._key_value_largest = take("key_value_largest", rows, dtype=torch.int32)
         transposed = take("out_transposed", width, lanes, dtype=torch.int8)
         self._out = OutputLayer(out, lanes, self._largest, transposed, workspace)
         self.by_logits = self._out.by_logits
         self._result_row_digits = new_row_digits(workspace, "result", query_rows, width)
         self._result_scale = take("result_scale", query_rows)
         self._hidden_row_digits = new_row_digits(workspace, "hidden", query_rows, hidden)
-        self._query_row_digits = new_row_digits(workspace, "query", query_rows, width)
-        self._key_value_row_digits = new_row_digits(workspace, "key_value", rows, 2 * width)
-        self._query_digits = new_digits(workspace, "query_digits", query_rows, width)
-        self._key_value_digits = new_digits(workspace, "key_value_digits", rows, 2 * width)
-        self._by_attended = take("by_attended", query_rows, width)
-        self._by_query = take("by_query", query_rows, width)
-        self._by_key_value = take("by_key_value", rows, 2 * width)
-        self._by_norm, self._by_tokens = take("by_norm", rows, width), take("by_tokens", rows, width)
-
-    def _name_what_learns(self) -> None:
-        """Say which sums over columns the biases, gains and offsets learn from."""
-        columns, uses = self._columns, self._uses
-        columns.learn(self._query.bias, (self._query_columns,))
-        columns.learn(self._key_value.bias, (self._key_value_columns,))
-        columns.learn(self._into_hidden.bias, tuple(use.hidden_columns for use in uses))
-        columns.learn(self._out_of_hidden.bias, tuple(use.result_columns for use in uses))
-        for norm, sums in (
-            (self._norm_attention, (self._attention_columns,)),
-            (self._norm_hidden, tuple(use.norm_columns for use in uses)),
-        ):
-            columns.learn(norm.offset, sums)
-            columns.learn(norm.gain, sums, along=True)
 
     def forward(self) -> Tensor:
         """Return logits, float32 [lanes, 256]."""
         self._columns.clear()
         tokens = self.front.forward()
-        self._start(tokens)
-        linear_forward(
-            self._whole,
-            self._key_value.by_output,
-            self._scale,
-            self._key_value.scale,
-            self._key_value.bias.weight,
-            self._keys_and_values,
-        )
-        linear_forward(
-            self._newest_whole,
-            self._query.by_output,
-            self._newest_scale,
-            self._query.scale,
-            self._query.bias.weight,
-            self._asked,
-        )
-        attend(self._asked, self._keys_and_values, self._attended, self._lanes, self._heads)
+        self._attention.forward(tokens)
         self._end_attention(tokens, self._uses[0])
         for use, following in zip(self._uses, [*self._uses[1:], None], strict=True):
             self._feed_forward(use)
@@ -254,11 +204,11 @@ class FusedTRACE:
             self._out_of_hidden.update(
                 one.hidden_whole, one.result_digits, learner, (two.hidden_whole, two.result_digits)
             )
-        self._attention_backward()
+        self._attention.backward(self._sums, self._low_sums, learner, self._aside)
         with self._aside.branch():
-            norm_columns(self._by_norm, self._normal, self._attention_columns)
+            self._attention.sum_columns()
             self._columns.run(learner)
-        self.front.backward(self._by_tokens)
+        self.front.backward(self._attention.by_tokens)
         self._aside.join()
 
     def settle(self) -> None:
@@ -306,67 +256,6 @@ class FusedTRACE:
             transpose(use.whole, use.transposed)
             norm_columns(use.by_norm, use.normal, use.norm_columns)
 
-    def _attention_backward(self) -> None:
-        query, key_value = self._query, self._key_value
-        attend_backward(
-            self._by_attended,
-            self._asked,
-            self._keys_and_values,
-            self._by_query,
-            self._by_key_value,
-            query.scale,
-            key_value.scale,
-            self._query_largest,
-            self._key_value_largest,
-            self._lanes,
-            self._heads,
-        )
-        layer_columns(
-            self._by_key_value,
-            self._scale,
-            self._key_value_columns,
-            self._key_value_digits,
-            RowDigits(key_value.scale, self._key_value_largest, *self._key_value_row_digits),
-        )
-        gradient_sums(*self._key_value_row_digits, key_value.by_input, self._sums, self._low_sums)
-        layer_columns(
-            self._by_query,
-            self._newest_scale,
-            self._query_columns,
-            self._query_digits,
-            RowDigits(query.scale, self._query_largest, *self._query_row_digits),
-        )
-        gradient_sums(*self._query_row_digits, query.by_input, self._query_sums, self._query_low_sums)
-        with self._aside.branch():
-            transpose(self._whole, self._transposed)
-            key_value.update(self._transposed, self._key_value_digits, self._learner)
-            if self._queries < self._tokens:
-                transpose(self._newest_whole, self._newest_transposed)
-            query.update(self._newest_transposed, self._query_digits, self._learner)
-        self._norm_backward()
-
-    def _start(self, tokens: Tensor) -> None:
-        norm = self._norm_attention
-        norm_kernel[(self._rows,)](
-            tokens,
-            norm.gain.weight,
-            norm.offset.weight,
-            self._normal,
-            self._slope,
-            self._whole,
-            self._scale,
-            self._newest_whole,
-            self._newest_scale,
-            self._key_value_largest,
-            self._width,
-            self._most,
-            self._queries,
-            self._tokens,
-            self._padded,
-            num_warps=self._warps,
-            **CHAINED,
-        )
-
     def _into_use(self, use: _Use) -> tuple[Tensor, ...]:
         """Return what the kernels take that make a use's input."""
         gain, offset = self._norm_hidden.gain.weight, self._norm_hidden.offset.weight
@@ -380,9 +269,9 @@ class FusedTRACE:
     def _end_attention(self, tokens: Tensor, use: _Use) -> None:
         attended_kernel[(self._query_rows,)](
             tokens,
-            self._attended,
+            self._attention.attended,
             *self._into_use(use),
-            self._query_largest,
+            self._attention.query_largest,
             self._width,
             self._most,
             self._queries,
@@ -489,7 +378,7 @@ class FusedTRACE:
             use.normal,
             use.slope,
             use.by_norm,
-            self._by_attended if before is None else before.by_result,
+            self._attention.by_attended if before is None else before.by_result,
             self._out_of_hidden.scale,
             *self._result_row_digits,
             self._result_scale,
@@ -497,32 +386,6 @@ class FusedTRACE:
             self._width,
             before is None,
             self._splits,
-            self._padded,
-            num_warps=self._warps,
-            **CHAINED,
-        )
-
-    def _norm_backward(self) -> None:
-        norm_backward_kernel[(self._rows,)](
-            self._sums,
-            self._low_sums,
-            self._key_value_largest,
-            self._query_sums,
-            self._query_low_sums,
-            self._query_largest,
-            self._by_attended,
-            self._norm_attention.gain.weight,
-            self._normal,
-            self._slope,
-            self._by_norm,
-            self._by_tokens,
-            self._rows,
-            self._query_rows,
-            self._width,
-            self._queries,
-            self._tokens,
-            self._key_value_splits,
-            self._query_splits,
             self._padded,
             num_warps=self._warps,
             **CHAINED,
