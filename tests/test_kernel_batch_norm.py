@@ -10,7 +10,8 @@ from kernels import DEVICE
 from sepzip.exact.adam import adam
 from sepzip.exact.batch_norm import FEW_ROWS, BatchStatistics, batch_norm
 from sepzip.exact.kernels.batch_norm import FusedBatchNorm
-from sepzip.exact.kernels.columns import Columns, norm_columns
+from sepzip.exact.kernels.column_sums import norm_columns
+from sepzip.exact.kernels.columns import Columns
 from sepzip.exact.kernels.parameters import Learner, Parameter
 from sepzip.exact.kernels.residual import add_newest
 from sepzip.exact.product import split_digits

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..batch_norm import EPSILON, FEW_ROWS, BatchStatistics, statistics_most
 from ..quantise import INT16_MOST, SUM_MOST
 from ..workspace import Workspace
-from .columns import COLUMN_ROWS, Columns, column_tile
+from .column_sums import COLUMN_ROWS, column_tile
+from .columns import Columns
 from .elements import (
     CHAINED,
     beside_floats,

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..quantise import INT8_MOST, INT16_MOST, SUM_MOST
+from ..quantise import INT16_MOST, SUM_MOST
 from .column_tasks import lane_chunks
 from .elements import (
     CHAINED,
@@ -26,10 +26,10 @@ from .elements import (
     whole_number,
 )
 from .parameters import Learner, Parameter
+from .quantise import scale_of_rows
 
 __all__ = ["Digits", "RowDigits", "gradient_digits", "row_digits"]
 
-_INT8_MOST = tl.constexpr(INT8_MOST)
 _INT16_MOST = tl.constexpr(INT16_MOST)
 _SUM_MOST = tl.constexpr(SUM_MOST)
 
@@ -94,10 +94,7 @@ def _gradient_digits(
             mask=there[:, None] & column_inside[None, :],
             other=0.0,
         )
-        if x_largest:
-            _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
-        else:
-            by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
+        by_lane = scale_of_rows(scale_x, lane, there, x_largest)
         largest_sum = tl.maximum(largest_sum, tl.abs(g))
         largest_product = tl.maximum(largest_product, tl.abs(g * by_lane[:, None]))
     sum_factor, sum_scale = row_scale(tl.max(largest_sum, 0), _SUM_MOST)
@@ -110,10 +107,7 @@ def _gradient_digits(
         there = lane < lanes
         inside = there[:, None] & column_inside[None, :]
         g = tl.load(gradient + lane[:, None] * outputs + column[None, :], mask=inside, other=0.0)
-        if x_largest:
-            _, by_lane = row_scale(from_bits(tl.load(scale_x + lane, mask=there, other=0)), _INT8_MOST)
-        else:
-            by_lane = tl.load(scale_x + lane, mask=there, other=0.0)
+        by_lane = scale_of_rows(scale_x, lane, there, x_largest)
         sums += whole_number(g, sum_factor[None, :]).to(tl.int64)
         whole = whole_number(g * by_lane[:, None], factor[None, :])
         top, bottom = split_digits(whole)

@@ -15,6 +15,7 @@ __all__ = [
     "quantise_weight",
     "row_places",
     "row_tile",
+    "scale_of_rows",
     "store_layouts",
     "store_rows",
 ]
@@ -32,6 +33,16 @@ def row_tile(width: int) -> tuple[int, int]:
     """Return how many rows a program holds, and their padded width."""
     padded = int(triton.next_power_of_2(width))
     return max(1, min(16, _VALUES // padded)), padded
+
+
+@triton.jit
+def scale_of_rows(scale_x, row, there, x_largest: tl.constexpr):
+    """Return the scales of the layer's input."""
+    if x_largest:
+        _, scale = row_scale(from_bits(tl.load(scale_x + row, mask=there, other=0)), _INT8_MOST)
+    else:
+        scale = tl.load(scale_x + row, mask=there, other=0.0)
+    return scale
 
 
 @triton.jit

@@ -11,9 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ..quantise import INT16_MOST
-from .columns import COLUMN_ROWS, column_places, column_tile, scale_of_rows
+from .column_sums import COLUMN_ROWS, column_places, column_tile
 from .elements import CHAINED, follow, from_bits, row_scale, size_bits
 from .products import combined, sum_of_splits
+from .quantise import scale_of_rows
 
 __all__ = ["add_layer", "add_newest", "add_product"]
 

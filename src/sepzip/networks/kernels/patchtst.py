@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...exact.kernels.aside import Aside
 from ...exact.kernels.batch_norm import FusedBatchNorm
-from ...exact.kernels.columns import Columns, ColumnSums, layer_columns, norm_columns
+from ...exact.kernels.column_sums import layer_columns, norm_columns
+from ...exact.kernels.columns import Columns, ColumnSums
 from ...exact.kernels.digits import RowDigits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose

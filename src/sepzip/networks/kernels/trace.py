@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ...exact.kernels.aside import Aside
-from ...exact.kernels.columns import Columns, layer_columns, norm_columns
+from ...exact.kernels.column_sums import layer_columns, norm_columns
+from ...exact.kernels.columns import Columns
 from ...exact.kernels.digits import RowDigits
 from ...exact.kernels.elements import CHAINED
 from ...exact.kernels.linear import activate, linear_forward, linear_sums, transpose
