@@ -107,6 +107,7 @@ def fuse_tokens_kernel(
     OUTPUTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """The values of all tokens, before and behind the activation, and the banded matrices."""
     follow()
     context: tl.constexpr = patches + patch - 1
     outputs: tl.constexpr = tokens * patch
@@ -173,6 +174,7 @@ def sum_products_kernel(
     OUTPUTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
+    """The sums of the gradients by the banded matrices and the bias, and the gradients by embedded bytes."""
     follow()
     context: tl.constexpr = patches + patch - 1
     outputs: tl.constexpr = tokens * patch

@@ -92,6 +92,7 @@ def end_kernel(
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    """The end of the last block, quantised for the output layer."""
     follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
@@ -166,6 +167,7 @@ def start_kernel(
     LANE_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    """The end of the block before, this block's lane layer, and the norm before its feed-forward layer."""
     follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
@@ -309,6 +311,7 @@ def end_backward_kernel(
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    """Back from the output layer's input to the last block's second product."""
     follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
@@ -387,6 +390,7 @@ def start_backward_kernel(
     LANE_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    """Back from a block's first product, through its lane layer, to the second product of the one before."""
     follow()
     lane = tl.program_id(0)
     column = tl.arange(0, WIDTH)
