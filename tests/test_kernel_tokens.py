@@ -61,8 +61,9 @@ def _train_fused(settings: ModelSettings, stream: Tensor) -> list[Tensor]:
 
     history = stream.to(torch.uint8).to(DEVICE)
     position, steps = (torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2))
-    fuse = base.kernels_of(settings.network).fuse
-    fused = fuse(network, state, learner, lanes, history, position, steps, Workspace(DEVICE))
+    kernels, workspace = base.kernels_of(settings.network), Workspace(DEVICE)
+    front = kernels.fuse_front(network, state, learner, history, position, workspace)
+    fused = kernels.fuse(network, front, state, learner, lanes, steps, workspace)
     results = []
     for true in stream[context:].to(DEVICE):
         learner.size.copy_(optimizer.step_size(steps))
@@ -133,8 +134,9 @@ def test_their_memory_is_counted(settings: ModelSettings) -> None:
 
         history = torch.zeros((settings.context, lanes), dtype=torch.uint8, device=DEVICE)
         number = torch.zeros(1, dtype=torch.int64, device=DEVICE)
-        fuse = base.kernels_of(settings.network).fuse
-        fuse(network, state, Learner(flat, 1.0), lanes, history, number, number, workspace)
+        kernels, learner = base.kernels_of(settings.network), Learner(flat, 1.0)
+        front = kernels.fuse_front(network, state, learner, history, number, workspace)
+        kernels.fuse(network, front, state, learner, lanes, number, workspace)
         sizes.append(workspace.size)
     estimates = [memory_needed(settings, lanes, 0) for lanes in (8, 16)]
     assert sizes[1] - sizes[0] < estimates[1] - estimates[0]

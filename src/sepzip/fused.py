@@ -73,11 +73,11 @@ class FusedModel:
             return Parameter(node.data, node.part_of(optimizer.first), node.part_of(optimizer.second))
 
         kernels = base.kernels_of(settings.network)
-        self._network: FusedNetwork = kernels.fuse(
-            network, state, learner, lanes, self.history, self.position, self._steps, workspace
-        )
         self._front: Callable[[], FusedFront] = partial(
             kernels.fuse_front, network, state, learner, self.history, self.position, workspace
+        )
+        self._network: FusedNetwork = kernels.fuse(
+            network, self._front(), state, learner, lanes, self._steps, workspace
         )
 
     @property

@@ -57,9 +57,10 @@ Builder = Callable[[ModelSettings, int, Parameters, Initialiser], Network]
 class Kernels:
     """The twin of a network that is made of kernels.
 
-    `module` has the function `fuse`, which makes a FusedNetwork of what was built; it is imported only where
-    kernels can run. `fits` says of settings and a number of lanes whether the kernels hold them: in their
-    registers, and in the integers of their sums.
+    `module` has the functions `fuse_front`, which makes the front's kernels of what was built, and `fuse`,
+    which makes a FusedNetwork behind such a front; it is imported only where kernels can run. `fits` says of
+    settings and a number of lanes whether the kernels hold them: in their registers, and in the integers of
+    their sums.
     """
 
     module: str

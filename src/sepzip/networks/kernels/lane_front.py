@@ -23,7 +23,10 @@ def fuse_front(
     position: Tensor,
     workspace: Workspace,
 ) -> FusedFront:
-    """Return the kernels of the plain network's front; the arguments are those of `fuse`."""
+    """Return the kernels of a plain network's front.
+
+    A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1].
+    """
     plain = network.front
     if isinstance(plain, SemanticsEnhancement):
         # Of the patches, and of the rows of bytes, those that are dropped come first.

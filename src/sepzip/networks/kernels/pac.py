@@ -33,20 +33,17 @@ __all__ = ["FusedPAC", "fuse", "fuse_front"]
 
 def fuse(
     network: PAC,
+    front: FusedFront,
     state: Parameters,
     learner: Learner,
     lanes: int,
-    history: Tensor,
-    position: Tensor,
     steps: Tensor,
     workspace: Workspace,
 ) -> FusedPAC:
-    """Return the kernels of a plain network whose caches are filled.
+    """Return the kernels of a plain network whose caches are filled, behind what `fuse_front` made of it.
 
-    A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
-    int64 [1], counts the steps before.
+    `steps`, int64 [1], counts the steps before.
     """
-    front = fuse_front(network, state, learner, history, position, workspace)
     return FusedPAC(network, front, state, learner, lanes, steps, workspace)
 
 

@@ -38,22 +38,18 @@ __all__ = ["FusedPatchTST", "fuse", "fuse_front"]
 
 def fuse(
     network: PatchTST,
+    front: FusedFront,
     state: Parameters,
     learner: Learner,
     lanes: int,
-    history: Tensor,
-    position: Tensor,
     steps: Tensor,
     workspace: Workspace,
 ) -> FusedPatchTST:
-    """Return the kernels of a plain network.
+    """Return the kernels of a plain network, behind what `fuse_front` made of it.
 
-    A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
-    int64 [1], counts the steps before.
+    `steps`, int64 [1], counts the steps before.
     """
-    front = fuse_front(network, state, learner, history, position, workspace)
-    tokens = token_count(network.front)
-    return FusedPatchTST(network, front, state, learner, lanes, tokens, workspace)
+    return FusedPatchTST(network, front, state, learner, lanes, token_count(network.front), workspace)
 
 
 class _Layer:

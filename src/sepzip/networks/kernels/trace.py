@@ -48,20 +48,17 @@ if DEPTH != 2:
 
 def fuse(
     network: TRACE,
+    front: FusedFront,
     state: Parameters,
     learner: Learner,
     lanes: int,
-    history: Tensor,
-    position: Tensor,
     steps: Tensor,
     workspace: Workspace,
 ) -> FusedTRACE:
-    """Return the kernels of a plain network.
+    """Return the kernels of a plain network, behind what `fuse_front` made of it.
 
-    A step's context is the rows of `history`, uint8 [rows, lanes], from position[0] on, int64 [1]; `steps`,
-    int64 [1], counts the steps before.
+    `steps`, int64 [1], counts the steps before.
     """
-    front = fuse_front(network, state, learner, history, position, workspace)
     tokens = token_count(network.front)
     queries = 1 if network.mixture is None else tokens
     return FusedTRACE(network, front, state, learner, lanes, tokens, queries, workspace)
