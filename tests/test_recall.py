@@ -427,6 +427,22 @@ def run_of(data: bytes, lanes: int, plan: Plan) -> host.HostEncoding:
     return run
 
 
+@pytest.mark.parametrize(("recurrent", "expected"), [(0, 1 << 15), (1, 1 << 16)])
+def test_plans_are_tried_on_more_where_coding_takes_long(
+    recurrent: int, expected: int, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = set()
+
+    def size(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
+        tried.add(len(sample))
+        return len(sample)
+
+    monkeypatch.setattr(analysis, "_size", size)
+    data = np.frombuffer((text * (1 + (1 << 20) // len(text)))[: 1 << 20], np.uint8)
+    analysis.choose_plan(data, replace(MODEL, recurrent=recurrent))
+    assert tried == {expected}
+
+
 def test_slots_keep_their_last_two_bits() -> None:
     slots = run_of(bytes_of("text", 256), 1, Plan(TEXT))._run.memory.slots[:, :, 1:]
     count, recent, p = slots >> 16 & 127, slots >> 23, (slots & 0xFFFF) ^ 0x8000
