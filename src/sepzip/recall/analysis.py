@@ -64,8 +64,8 @@ def choose_plan(data: NDArray[np.uint8], model: ModelSettings, row: int = 0) -> 
         candidates += [Plan(_RECORDS, row), Plan(_SAMPLES, row, sample=1)]
     if len(candidates) == 1 and not _may_read_primer(candidates[0], data):
         return candidates[0]
-    # The more is seen, the surer what differs by little: enwik8's first four megabytes are text by a sample of
-    # 32 KiB and markup by one of 128, which takes 0.5 % less.
+    # The more is seen, the surer what differs by little: enwik8's first four megabytes are text by 32 KiB
+    # and markup by 128, which takes 0.5 % less.
     length = max(_SAMPLE, min(len(data) // 16, _LONG_SAMPLE)) if model.recurrent else _SAMPLE
     start = max(0, (len(data) - length) // 2)
     # Samples and 8-byte numbers begin in it where they begin in the segment; a record may begin anywhere, for
