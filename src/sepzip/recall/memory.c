@@ -28,15 +28,15 @@
 #endif
 
 enum {
-    INPUTS = 32, FIELDS = 72, ROWS = 256, SETS = 4, MATCHES = 2, PAD = 32, VERIFIED = 32,
+    INPUTS = 32, FIELDS = 72, ROWS = 256, SETS = 4, FINALS = 2, ERRORS = SETS + FINALS, MATCHES = 2, PAD = 32, VERIFIED = 32,
     CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH,
     CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
-    APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 64,
+    APM_CONTEXTS = 1 << 16, APM_POINTS = 33, APM_STEP = 176, APM_COUNT_MOST = 255,
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
     NAMES = 16, COLUMNS = 32, LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS + 7, TAPS = 16, PREDICTIONS = 9,
     CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 2, FREE = 65535, NONE = -1,
-    RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, FINAL_RATE = 30,
+    RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, RATE_BYTES = 8000, FINAL_RATE = 14, FINAL_RATE_MOST = 30,
     LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
 };
 
@@ -129,6 +129,7 @@ typedef struct {
     int32_t *gradient;
     int32_t *row_counts;
     int64_t *final_gradient;
+    int32_t *final_counts;
 
     int64_t *low;
     int64_t *high;
@@ -474,6 +475,13 @@ static inline int64_t dot(const int32_t *restrict inputs, const int32_t *restric
     return bounded(total >> 4, SQUASH_MOST);
 }
 
+/* Mix the outputs of the sets by a row of the last weights. */
+static inline int64_t mixed_again(const Segment *s, const int32_t *outputs, int64_t row) {
+    int64_t total = 0;
+    for (int set = 0; set < SETS; set++) total += (int64_t)outputs[set] * s->final_weights[row * SETS + set];
+    return bounded(total >> 16, SQUASH_MOST);
+}
+
 /* Predict and code byte number `step` of one lane. Without `active` it has none: 0, uncoded. */
 static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int active) {
     uint32_t fields[FIELDS], hashes[INPUTS] = {0};
@@ -563,28 +571,25 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             }
 
             int32_t *rows = s->rows + record * SETS, *outputs = s->outputs + record * SETS;
-            int32_t *errors = s->errors + record * (SETS + 1);
+            int32_t *errors = s->errors + record * ERRORS;
             rows[0] = (int32_t)seen;
             rows[1] = (int32_t)(ROWS + last);
             rows[2] = (int32_t)(2 * ROWS + (longest * 8 + bit_number) * 4 + (best == 0 ? 0 : best < 16 ? 1 : 2));
             rows[3] = (int32_t)(3 * ROWS + choice * 8 + bit_number);
-            int64_t mixed = 0;
             for (int set = 0; set < SETS; set++) {
-                int64_t output = dot(inputs, s->weights + (int64_t)rows[set] * INPUTS);
-                outputs[set] = (int32_t)output;
-                mixed += output * s->final_weights[seen * SETS + set];
+                outputs[set] = (int32_t)dot(inputs, s->weights + (int64_t)rows[set] * INPUTS);
             }
-            mixed = bounded(mixed >> 16, SQUASH_MOST);
+            int64_t first_mixed = mixed_again(s, outputs, seen), second_mixed = mixed_again(s, outputs, ROWS + choice);
+            int64_t mixed = (first_mixed + second_mixed) >> 1;
             int64_t by_mixer = squashed(s, mixed);
 
             int64_t point = bounded(mixed, APM_MOST) + APM_MOST + 1, low = point / APM_STEP, part = point % APM_STEP;
-            int64_t near = low + (part >= APM_STEP / 2);
             int64_t first = (last << 8 | seen) * APM_POINTS;
             int64_t second = (finished(correction + (uint32_t)seen) & (APM_CONTEXTS - 1)) * APM_POINTS;
             int64_t by_first = corrected(s->apm + first, low, part);
             int64_t by_second = corrected(s->apm + APM_CONTEXTS * APM_POINTS + second, low, part);
-            s->used_points[record * 2] = (int32_t)(first + near);
-            s->used_points[record * 2 + 1] = (int32_t)(second + near);
+            s->used_points[record * 2] = (int32_t)(first + low);
+            s->used_points[record * 2 + 1] = (int32_t)(second + low);
             int64_t probability = within((by_mixer + by_first + by_second) / 3, LEAST, 65536 - LEAST);
 
             int bit = s->decodes ? 0 : symbol >> (7 - bit_number) & 1;
@@ -592,7 +597,8 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             for (int set = 0; set < SETS; set++) {
                 errors[set] = (int32_t)((bit << 16) - squashed(s, outputs[set]));
             }
-            errors[SETS] = (int32_t)((bit << 16) - by_mixer);
+            errors[SETS] = (int32_t)((bit << 16) - squashed(s, first_mixed));
+            errors[SETS + 1] = (int32_t)((bit << 16) - squashed(s, second_mixed));
             seen = 2 * seen + bit;
         }
     }
@@ -695,9 +701,10 @@ static void learn_cells(Segment *s, int64_t context, int64_t step) {
 static inline void learn_weights(Segment *s, int set, int64_t step) {
     int32_t *touched = s->touched + (s->contexts + set) * s->touched_stride;
     int64_t number = 0;
-    int64_t rate = RATE_LAST + (int64_t)(RATE_FIRST - RATE_LAST) * RATE_STEPS / (RATE_STEPS + step);
+    int64_t steps = RATE_STEPS + RATE_BYTES / s->lanes;
+    int64_t rate = RATE_LAST + (RATE_FIRST - RATE_LAST) * steps / (steps + step);
     for (int64_t record = 0; record < 8 * s->lanes; record++) {
-        int32_t row = s->rows[record * SETS + set], error = s->errors[record * (SETS + 1) + set] >> 2;
+        int32_t row = s->rows[record * SETS + set], error = s->errors[record * ERRORS + set] >> 2;
         int32_t *restrict gradient = s->gradient + (int64_t)row * INPUTS;
         const int32_t *restrict inputs = s->inputs + record * INPUTS;
         if (s->row_counts[row]++ == 0) touched[number++] = row;
@@ -718,19 +725,23 @@ static inline void learn_weights(Segment *s, int set, int64_t step) {
 
 /* Move the last weights, and count what followed in the classes of matches' lengths. */
 static void learn_last(Segment *s, int64_t step) {
-    int32_t *times = s->touched + (s->contexts + SETS) * s->touched_stride;
-    memset(times, 0, ROWS * sizeof *times);
+    int32_t *touched = s->touched + (s->contexts + SETS) * s->touched_stride, *times = s->final_counts;
+    int64_t number = 0;
     for (int64_t record = 0; record < 8 * s->lanes; record++) {
-        int32_t row = s->rows[record * SETS];
-        int64_t error = s->errors[record * (SETS + 1) + SETS];
-        times[row]++;
-        for (int set = 0; set < SETS; set++) {
-            s->final_gradient[row * SETS + set] += s->outputs[record * SETS + set] * error >> 8;
+        const int32_t *rows = s->rows + record * SETS;
+        for (int final = 0; final < FINALS; final++) {
+            int32_t row = final ? ROWS + ((rows[3] - 3 * ROWS) >> 3) : rows[0];
+            int64_t error = s->errors[record * ERRORS + SETS + final];
+            if (times[row]++ == 0) touched[number++] = row;
+            for (int set = 0; set < SETS; set++) {
+                s->final_gradient[row * SETS + set] += s->outputs[record * SETS + set] * error >> 8;
+            }
         }
     }
-    for (int64_t row = 0; row < ROWS; row++) {
-        if (!times[row]) continue;
-        int64_t factor = FINAL_RATE * (int64_t)s->root[times[row]];
+    for (int64_t n = 0; n < number; n++) {
+        int32_t row = touched[n];
+        int64_t factor = smaller(FINAL_RATE + s->lanes, FINAL_RATE_MOST) * s->root[times[row]];
+        times[row] = 0;
         for (int set = 0; set < SETS; set++) {
             int64_t *gradient = s->final_gradient + row * SETS + set;
             int32_t *weight = s->final_weights + row * SETS + set;
@@ -754,7 +765,7 @@ static void learn_last(Segment *s, int64_t step) {
     }
 }
 
-/* Count what followed at the nearer points of one of the corrections. */
+/* Count what followed at the points to both sides in one of the corrections. */
 static void learn_correction(Segment *s, int which, int64_t step) {
     uint32_t *points = s->apm + (int64_t)which * APM_CONTEXTS * APM_POINTS;
     int32_t *counts = s->apm_counts + (int64_t)which * APM_CONTEXTS * APM_POINTS;
@@ -763,8 +774,10 @@ static void learn_correction(Segment *s, int which, int64_t step) {
     for (int64_t record = 0; record < 8 * s->lanes; record++) {
         int32_t point = s->used_points[record * 2 + which];
         int bit = symbol_at(s, record >> 3, step) >> (7 - (record & 7)) & 1;
-        if (counts[point] == 0) touched[number++] = point;
-        counts[point] += bit ? 65536 : 1;
+        for (int side = 0; side < 2; side++, point++) {
+            if (counts[point] == 0) touched[number++] = point;
+            counts[point] += bit ? 65536 : 1;
+        }
     }
     for (int64_t i = 0; i < number; i++) {
         int32_t point = touched[i], times = counts[point];

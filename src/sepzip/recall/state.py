@@ -54,9 +54,10 @@ LENGTHS = 24
 APM_CONTEXTS = 1 << 16
 APM_POINTS = 33
 APM_STEP = 176
-APM_COUNT_MOST = 64
+APM_COUNT_MOST = 255
 APM_COUNT_FIRST = 6
 SETS = 4
+FINALS = 2
 ROWS = 256
 KINDS = 7
 """Kinds of bytes; those of the last three choose the fourth set's weights where records' columns do not."""
@@ -188,6 +189,7 @@ class Records(NamedTuple):
     gradient: NDArray[np.int32]
     row_counts: NDArray[np.int32]
     final_gradient: NDArray[np.int64]
+    final_counts: NDArray[np.int32]
 
 
 def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
@@ -231,7 +233,7 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         lengths=np.tile(lengths << CELL_COUNT_BITS, (MATCHES, 1)).astype(np.uint32),
         apm=apm,
         weights=np.full((_rows(settings), INPUTS), 131072 // (contexts + 2), np.int32),
-        final_weights=np.full((ROWS, SETS), 65536 // SETS, np.int32),
+        final_weights=np.full((ROWS + _choices(settings), SETS), 65536 // SETS, np.int32),
         history=np.zeros((lanes, PAD + steps), np.uint8),
         starts=numbers * steps - np.maximum(numbers - longer, 0),
         lane=np.zeros((lanes, LANE_NUMBERS), np.int64),
@@ -270,7 +272,12 @@ def _kinds() -> NDArray[np.int32]:
 
 def _rows(settings: Settings) -> int:
     """Return how many rows of weights the mixer has."""
-    return 3 * ROWS + 8 * max(settings.columns, KINDS**3)
+    return 3 * ROWS + 8 * _choices(settings)
+
+
+def _choices(settings: Settings) -> int:
+    """Return how many choices the fourth set and the second of the last mixers have."""
+    return max(settings.columns, KINDS**3)
 
 
 def new_records(settings: Settings, lanes: int) -> Records:
@@ -284,7 +291,7 @@ def new_records(settings: Settings, lanes: int) -> Records:
         used_lengths=np.zeros((lanes, 8, MATCHES), np.int32),
         used_points=np.zeros((lanes, 8, 2), np.int32),
         rows=np.zeros((lanes, 8, SETS), np.int32),
-        errors=np.zeros((lanes, 8, SETS + 1), np.int32),
+        errors=np.zeros((lanes, 8, SETS + FINALS), np.int32),
         outputs=np.zeros((lanes, 8, SETS), np.int32),
         match_places=np.zeros((lanes, MATCHES), np.int32),
         slot_counts=np.zeros((contexts, 2 * lanes, 16), np.int32),
@@ -292,10 +299,11 @@ def new_records(settings: Settings, lanes: int) -> Records:
         length_counts=np.zeros((MATCHES, LENGTHS), np.int32),
         apm_counts=np.zeros((2, APM_CONTEXTS * APM_POINTS), np.int32),
         followers=np.zeros(65536, np.int32),
-        touched=np.zeros((contexts + SETS + 2, max(8 * lanes, ROWS)), np.int32),
+        touched=np.zeros((contexts + SETS + 2, 16 * lanes), np.int32),
         gradient=np.zeros((rows, INPUTS), np.int32),
         row_counts=np.zeros(rows, np.int32),
-        final_gradient=np.zeros((ROWS, SETS), np.int64),
+        final_gradient=np.zeros((ROWS + _choices(settings), SETS), np.int64),
+        final_counts=np.zeros(ROWS + _choices(settings), np.int32),
     )
 
 
