@@ -29,8 +29,6 @@ from .state import (
     LENGTHS,
     MATCHES,
     PAD,
-    ROWS,
-    SETS,
     Memory,
     arrays_of,
 )
@@ -130,7 +128,7 @@ class DeviceMemory:
         self._apm_counts = zeros(2, APM_CONTEXTS * APM_POINTS)
         self._row_counts = zeros(rows)
         self._gradient = zeros(rows, INPUTS)
-        self._final_gradient = zeros(ROWS, SETS, dtype=torch.int64)
+        self._final_gradient = zeros(*memory.final_weights.shape, dtype=torch.int64)
         self._used = used_fields(plan, settings)
         # Triton's interpreter is as slow for a small program as for a large one.
         factor = 1 if device.type == "cuda" else 256
@@ -160,7 +158,6 @@ class DeviceMemory:
             memory["multipliers"],
             memory["masks"],
             memory["kinds"],
-            memory["orders"],
             memory["instructions"],
             memory["slots"],
             memory["cell_stretch"],

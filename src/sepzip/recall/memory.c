@@ -28,7 +28,7 @@
 #endif
 
 enum {
-    INPUTS = 32, FIELDS = 72, ROWS = 256, SETS = 4, FINALS = 2, ERRORS = SETS + FINALS, MATCHES = 2, PAD = 32, VERIFIED = 32,
+    INPUTS = 32, FIELDS = 72, ROWS = 256, CHOICE_ROWS = 6 * ROWS, SETS = 4, FINALS = 2, ERRORS = SETS + FINALS, MATCHES = 2, PAD = 32, VERIFIED = 32,
     CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH,
     CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
@@ -90,7 +90,6 @@ typedef struct {
     const int32_t *used;
     const int32_t *classes;
     const int32_t *kinds;
-    const int32_t *orders;
     const int32_t *instructions;
     uint32_t *slots;
     uint32_t *cells;
@@ -516,7 +515,7 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
     uint32_t correction = s->uses & USES_INSTRUCTIONS
         ? (fields[F_CODE] & WHICH) * 0x2F0B4C47u + (fields[F_PART] & WHERE) * 0x9E3779B1u
         : (uint32_t)(last_2 << 8) + 1;
-    int64_t seen = 1, longest = 0;
+    int64_t seen = 1;
     int symbol = row[step];
     for (int nibble = 0; nibble < 2; nibble++) {
         if (nibble) {
@@ -526,20 +525,16 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             }
         }
         find_buckets(s, lane, nibble, hashes, buckets);
-        if (!nibble) {
-            for (int64_t i = 0; i < contexts; i++) {
-                if (buckets[i] && count_of(buckets[i][1])) longest = larger(longest, s->orders[i]);
-            }
-        }
         for (int quarter = 0; quarter < 4; quarter++) {
             int bit_number = 4 * nibble + quarter, record = (int)(lane * 8 + bit_number);
             int node = (int)(seen & ((1 << quarter) - 1)) | 1 << quarter;
             int32_t *inputs = s->inputs + (int64_t)record * INPUTS;
-            int32_t *used_cells = s->used_cells + record * contexts;
+            int32_t *used_cells = s->used_cells + record * contexts, known = 0;
             for (int64_t i = 0; i < contexts; i++) {
                 uint32_t slot = buckets[i] ? buckets[i][node] : 0;
                 int32_t cell = NONE, value = 0;
                 if (count_of(slot)) {
+                    known++;
                     cell = s->classes[slot >> 16] + class_of(s, (slot & 0xFFFF) ^ 0x8000);
                     value = s->cell_stretch[i * CELLS + cell];
                 }
@@ -574,8 +569,8 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             int32_t *errors = s->errors + record * ERRORS;
             rows[0] = (int32_t)seen;
             rows[1] = (int32_t)(ROWS + last);
-            rows[2] = (int32_t)(2 * ROWS + (longest * 8 + bit_number) * 4 + (best == 0 ? 0 : best < 16 ? 1 : 2));
-            rows[3] = (int32_t)(3 * ROWS + choice * 8 + bit_number);
+            rows[2] = 2 * ROWS + (known * 8 + bit_number) * 4 + (best == 0 ? 0 : best < 16 ? 1 : 2);
+            rows[3] = (int32_t)(CHOICE_ROWS + choice * 8 + bit_number);
             for (int set = 0; set < SETS; set++) {
                 outputs[set] = (int32_t)dot(inputs, s->weights + (int64_t)rows[set] * INPUTS);
             }
@@ -730,7 +725,7 @@ static void learn_last(Segment *s, int64_t step) {
     for (int64_t record = 0; record < 8 * s->lanes; record++) {
         const int32_t *rows = s->rows + record * SETS;
         for (int final = 0; final < FINALS; final++) {
-            int32_t row = final ? ROWS + ((rows[3] - 3 * ROWS) >> 3) : rows[0];
+            int32_t row = final ? ROWS + ((rows[3] - CHOICE_ROWS) >> 3) : rows[0];
             int64_t error = s->errors[record * ERRORS + SETS + final];
             if (times[row]++ == 0) touched[number++] = row;
             for (int set = 0; set < SETS; set++) {

@@ -22,7 +22,6 @@ __all__ = [
     "MOST_CONTEXTS",
     "MULTIPLIERS",
     "NIBBLE",
-    "ORDERS",
     "PROFILES",
     "WORD",
     "Field",
@@ -305,30 +304,19 @@ PROFILES: dict[int, Profile] = {
     ),
 }
 
-ORDERS = ("o1", "o2", "o3", "o4", "o5", "o6", "o8")
-"""Contexts of which the longest that is known chooses weights of the mixer."""
-
-
 class Masks(NamedTuple):
-    """`fields`, uint32 [fields, inputs], the masks; `used`, int32, the fields that any context has;
-
-    `orders`, int32 [inputs], a context's place in ORDERS + 1, 0 for others.
-    """
+    """`fields`, uint32 [fields, inputs], the masks; `used`, int32, the fields that any context has."""
 
     fields: NDArray[np.uint32]
     used: NDArray[np.int32]
-    orders: NDArray[np.int32]
 
 
 @cache
 def masks(profile: int, contexts: int) -> Masks:
     """Return the masks of the profile's first so many contexts."""
     fields = np.zeros((FIELDS, INPUTS), np.uint32)
-    orders = np.zeros(INPUTS, np.int32)
     names = PROFILES[profile].contexts[:contexts]
-    ranks = {name: rank for rank, name in enumerate((name for name in ORDERS if name in names), start=1)}
     for i, name in enumerate(names):
         for field, mask in _CONTEXTS[name].items():
             fields[field, i] = mask
-        orders[i] = ranks.get(name, 0)
-    return Masks(fields, np.flatnonzero(fields.any(1)).astype(np.int32), orders)
+    return Masks(fields, np.flatnonzero(fields.any(1)).astype(np.int32))

@@ -59,6 +59,9 @@ APM_COUNT_FIRST = 6
 SETS = 4
 FINALS = 2
 ROWS = 256
+CHOICE_ROWS = 6 * ROWS
+"""Rows of the mixer's weights before those of the fourth set: the third one's are four times 256."""
+
 KINDS = 7
 """Kinds of bytes; those of the last three choose the fourth set's weights where records' columns do not."""
 
@@ -138,7 +141,6 @@ class Memory(NamedTuple):
     used: NDArray[np.int32]
     classes: NDArray[np.int32]
     kinds: NDArray[np.int32]
-    orders: NDArray[np.int32]
     instructions: NDArray[np.int32]
     slots: NDArray[np.uint32]
     cells: NDArray[np.uint32]
@@ -224,7 +226,6 @@ def new_memory(plan: Plan, settings: Settings, size: int, lanes: int) -> Memory:
         known.used,
         _classes(),
         _kinds(),
-        known.orders,
         instructions(),
         # None of the buckets of 64 bytes lies in two lines of a cache.
         slots=aligned_zeros((contexts, 1 << (settings.table_bits - 4), 16), np.uint32),
@@ -272,7 +273,7 @@ def _kinds() -> NDArray[np.int32]:
 
 def _rows(settings: Settings) -> int:
     """Return how many rows of weights the mixer has."""
-    return 3 * ROWS + 8 * _choices(settings)
+    return CHOICE_ROWS + 8 * _choices(settings)
 
 
 def _choices(settings: Settings) -> int:

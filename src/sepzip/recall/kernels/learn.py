@@ -13,6 +13,7 @@ from ..state import (
     CELL_COUNT_BITS,
     CELL_COUNT_MOST,
     CELLS,
+    CHOICE_ROWS,
     LENGTHS,
     MATCHES,
     PAD,
@@ -32,6 +33,7 @@ _FREE = tl.constexpr(FREE)
 _INPUTS = tl.constexpr(INPUTS)
 _PAD = tl.constexpr(PAD)
 _ROWS = tl.constexpr(ROWS)
+_CHOICE_ROWS = tl.constexpr(CHOICE_ROWS)
 _SETS = tl.constexpr(SETS)
 _CELLS = tl.constexpr(CELLS)
 _LENGTHS = tl.constexpr(LENGTHS * MATCHES)
@@ -43,8 +45,10 @@ _SLOT_COUNT_MOST = tl.constexpr(SLOT_COUNT_MOST)
 _RECENT = tl.constexpr(RECENT)
 _RATE_LAST = tl.constexpr(10)
 _RATE_STEPS = tl.constexpr(400)
-_RATE_SPAN = tl.constexpr((120 - 10) * 400)
-_FINAL_RATE = tl.constexpr(30)
+_RATE_BYTES = tl.constexpr(8000)
+_RATE_SPAN = tl.constexpr(120 - 10)
+_FINAL_RATE = tl.constexpr(14)
+_FINAL_RATE_MOST = tl.constexpr(30)
 _WEIGHT_MOST = tl.constexpr((1 << 22) - 1)
 
 
@@ -111,8 +115,9 @@ def _count_lane(
     )
 
     # Whoever takes a sum away applies it.
-    point = tl.load(apm_places + 16 * lane + tl.arange(0, 16))
-    taken = tl.atomic_xchg(apm_counts + point, tl.zeros((16,), tl.int32), sem="relaxed")
+    side = tl.arange(0, 32)
+    point = tl.load(apm_places + 16 * lane + (side >> 1)) + (side & 1)
+    taken = tl.atomic_xchg(apm_counts + point, tl.zeros((32,), tl.int32), sem="relaxed")
     value = tl.load(apm + point, mask=taken != 0, other=0)
     tl.store(apm + point, _counted(value, taken, _APM_COUNT_MOST), mask=taken != 0)
 
@@ -163,6 +168,7 @@ def _learn_rows(
     gradient,
     final_gradient,
     step,
+    lanes,
     first,
     rows,
     BLOCK: tl.constexpr,
@@ -172,7 +178,8 @@ def _learn_rows(
     times = tl.load(row_counts + row, mask=row < rows, other=0)
     touched = times > 0
     root_of = tl.load(root + times, mask=touched, other=0).to(tl.int64)
-    rate = (step * 0 + _RATE_SPAN) // (step + _RATE_STEPS) + _RATE_LAST
+    falls = (lanes * 0 + _RATE_BYTES) // lanes + _RATE_STEPS
+    rate = falls * _RATE_SPAN // (falls + step) + _RATE_LAST
     place = row[:, None] * _INPUTS + tl.arange(0, _INPUTS)[None, :]
     inside = touched[:, None] & (place >= 0)
     slope = tl.load(gradient + place, mask=inside, other=0).to(tl.int64)
@@ -180,13 +187,19 @@ def _learn_rows(
     weight += (slope * (root_of * rate)[:, None]) >> 20
     tl.store(weights + place, _limited(weight), mask=inside)
     tl.store(gradient + place, tl.zeros((BLOCK, _INPUTS), tl.int32), mask=inside)
-    # The first set's rows are those of the last weights as well.
+    # The first set's rows are those of the last weights as well. The second last mixer's are the fourth set's
+    # choices, each of which has a row there for each bit of a byte.
+    is_first = row < _ROWS
+    is_second = (row >= _CHOICE_ROWS) & ((row & 7) == 0)
+    times = tl.where(is_first, times, 8 * times)
+    root_of = tl.load(root + times, mask=touched & (is_first | is_second), other=0).to(tl.int64)
+    rate = tl.minimum(lanes + _FINAL_RATE, _FINAL_RATE_MOST)
     which = tl.arange(0, _SETS)[None, :]
-    place = row[:, None] * _SETS + which
-    inside = (touched & (row < _ROWS))[:, None] & (which >= 0)
+    place = tl.where(is_first, row, _ROWS + ((row - _CHOICE_ROWS) >> 3))[:, None] * _SETS + which
+    inside = (touched & (is_first | is_second))[:, None] & (which >= 0)
     slope = tl.load(final_gradient + place, mask=inside, other=0)
     weight = tl.load(final_weights + place, mask=inside, other=0).to(tl.int64)
-    weight += (slope * (root_of * _FINAL_RATE)[:, None]) >> 24
+    weight += (slope * (root_of * rate)[:, None]) >> 24
     tl.store(final_weights + place, _limited(weight), mask=inside)
     tl.store(final_gradient + place, tl.zeros_like(slope), mask=inside)
     tl.store(row_counts + row, tl.zeros_like(times), mask=touched)
@@ -272,6 +285,7 @@ def count_kernel(
             gradient,
             final_gradient,
             step,
+            lanes,
             (program - lanes - cell_programs - 1) * ROWS_A_PROGRAM,
             rows,
             ROWS_A_PROGRAM,

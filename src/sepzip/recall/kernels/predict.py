@@ -18,6 +18,7 @@ from ..state import (
     APM_POINTS,
     APM_STEP,
     CELLS,
+    CHOICE_ROWS,
     CLASS_WIDTH,
     CODES,
     KINDS,
@@ -55,6 +56,7 @@ _FREE = tl.constexpr(FREE)
 _INPUTS = tl.constexpr(INPUTS)
 _PAD = tl.constexpr(PAD)
 _ROWS = tl.constexpr(ROWS)
+_CHOICE_ROWS = tl.constexpr(CHOICE_ROWS)
 _SETS = tl.constexpr(SETS)
 _TAPS = tl.constexpr(TAPS)
 _PREDICTIONS = tl.constexpr(PREDICTIONS)
@@ -76,7 +78,6 @@ _APM_CONTEXTS = tl.constexpr(APM_CONTEXTS)
 _APM_POINTS = tl.constexpr(APM_POINTS)
 _APM_STEP = tl.constexpr(APM_STEP)
 _APM_MOST = tl.constexpr(APM_STEP * (APM_POINTS - 1) // 2 - 1)
-_APM_HALF = tl.constexpr(APM_STEP // 2)
 _NIBBLE = tl.constexpr(NIBBLE)
 _CONSTANT = tl.constexpr(256)
 _AHEAD = tl.constexpr(AHEAD)
@@ -127,7 +128,7 @@ def _cell_of(stretch, slot):
 
 
 @triton.jit
-def _look_up(slots, orders, hashes, CONTEXTS: tl.constexpr, bucket_bits):
+def _look_up(slots, hashes, CONTEXTS: tl.constexpr, bucket_bits):
     """Look up the two buckets where each context's may be; _choose_buckets takes what this returns."""
     context = tl.arange(0, _INPUTS)
     inside = context < CONTEXTS
@@ -139,24 +140,21 @@ def _look_up(slots, orders, hashes, CONTEXTS: tl.constexpr, bucket_bits):
     head_beside = tl.load(beside, mask=inside, other=0).to(tl.int32)
     count = count_of(tl.load(bucket + 1, mask=inside, other=0)).to(tl.int32)
     count_beside = count_of(tl.load(beside + 1, mask=inside, other=0)).to(tl.int32)
-    return place, check, head, head_beside, count, count_beside, tl.load(orders + context)
+    return place, check, head, head_beside, count, count_beside
 
 
 @triton.jit
 def _choose_buckets(looked_up, CONTEXTS: tl.constexpr):
     """Choose a bucket for each context; twin of find_buckets.
 
-    Returns their places in their tables, their checks and whether they are there, and the rank of the longest
-    context that has seen a bit.
+    Returns their places in their tables, their checks and whether they are there.
     """
-    place, check, head, head_beside, count, count_beside, order = looked_up
+    place, check, head, head_beside, count, count_beside = looked_up
     here = head == check
     found = (tl.arange(0, _INPUTS) < CONTEXTS) & (here | (head_beside == check))
     # Of two places without it the one whose first slot has seen less is given up.
     goes = tl.where(found, here == 0, count_beside < count)
-    place = tl.where(goes, place ^ 1, place)
-    seen = tl.where(here, count, count_beside)
-    return place, check, found, tl.max(tl.where(found & (seen > 0), order, 0), 0)
+    return tl.where(goes, place ^ 1, place), check, found
 
 
 @triton.jit
@@ -190,16 +188,19 @@ def _match_inputs(seen, bit_number, length, matched, size):
 
 @triton.jit
 def _rows_and_contexts(
-    seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
+    seen, bit_number, known, choice, last, correction, length_0, matched_0, length_1, matched_1
 ):
-    """Return the mixer's rows of the third and fourth set and the contexts of what corrects it."""
+    """Return the mixer's rows of the third and fourth set and the contexts of what corrects it.
+
+    `known`, [nodes, inputs], says which contexts have seen a bit.
+    """
     holds_0, _ = _expected(seen, bit_number, length_0, matched_0)
     holds_1, _ = _expected(seen, bit_number, length_1, matched_1)
     best = tl.where(holds_0, _length_class(length_0), 0)
     best = tl.maximum(best, tl.where(holds_1, _length_class(length_1), 0))
     kind = tl.where(best == 0, 0, tl.where(best < 16, 1, 2))
-    row_2 = (longest * 8 + bit_number) * 4 + kind + 2 * _ROWS
-    row_3 = choice * 8 + bit_number + 3 * _ROWS
+    row_2 = (tl.sum(known.to(tl.int32), 1) * 8 + bit_number) * 4 + kind + 2 * _ROWS
+    row_3 = choice * 8 + bit_number + _CHOICE_ROWS
     apm_1 = finished(seen.to(tl.uint32) + correction) & (_APM_CONTEXTS - 1)
     return row_2, row_3, (last << 8) | seen, apm_1.to(tl.int32) + _APM_CONTEXTS
 
@@ -211,6 +212,20 @@ def _corrected(table, context, low, part):
     below = (tl.load(point) >> 16).to(tl.int32)
     above = (tl.load(point + 1) >> 16).to(tl.int32)
     return (below * (-part + _APM_STEP) + above * part) // _APM_STEP
+
+
+@triton.jit
+def _last_weights(weights):
+    """Return the last weights there."""
+    return tl.load(weights), tl.load(weights + 1), tl.load(weights + 2), tl.load(weights + 3)
+
+
+@triton.jit
+def _mixed_again(out_0, out_1, out_2, out_3, last):
+    """Mix the outputs of the sets, int32 [nodes], by these last weights."""
+    mixed = out_0.to(tl.int64) * last[0] + out_1.to(tl.int64) * last[1]
+    mixed += out_2.to(tl.int64) * last[2] + out_3.to(tl.int64) * last[3]
+    return _limited(mixed >> 16).to(tl.int32)
 
 
 @triton.jit
@@ -228,7 +243,6 @@ def _predict_nodes(
     node,
     place,
     found,
-    longest,
     last,
     correction,
     length_0,
@@ -246,24 +260,23 @@ def _predict_nodes(
 
     `place` and `found` are [1 or nodes, inputs]. Returns the probabilities and all that _count takes in four
     numbers: [nodes, inputs], the inputs and, below, the cells + 1 or 0; the outputs of the first two sets and
-    above them the nearer point; those of the others; and the probabilities of the mixer.
+    above them the corrections' lower point; those of the others; and those of the two last mixers.
     """
     context = tl.arange(0, _INPUTS)[None, :]
     at = slots + (context.to(tl.int64) * (16 << bucket_bits) + place * 16 + node[:, None])
     slot = tl.load(at, mask=found & (node >= 0)[:, None], other=0).to(tl.int32)
+    # A bucket's head, where it stands for a node, has seen nothing.
+    known = count_of(slot) > 0
     # Whatever depends on nothing else is loaded before it is waited for.
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
+        seen, bit_number, known, choice, last, correction, length_0, matched_0, length_1, matched_1
     )
     weight_0, weight_2 = _weights_of(weights, seen), _weights_of(weights, row_2)
     weight_3 = _weights_of(weights, row_3)
     weight_1 = tl.load(weights + (last + _ROWS) * _INPUTS + tl.arange(0, _INPUTS))[None, :]
-    final = final_weights + seen * _SETS
-    final_0, final_1 = tl.load(final), tl.load(final + 1)
-    final_2, final_3 = tl.load(final + 2), tl.load(final + 3)
+    last_0 = _last_weights(final_weights + seen * _SETS)
+    last_1 = _last_weights(final_weights + (choice + _ROWS) * _SETS)
 
-    # A bucket's head, where it stands for a node, has seen nothing.
-    known = count_of(slot) > 0
     cell = _cell_of(stretch, slot)
     x = tl.load(cell_stretch + context * _CELLS + cell, mask=known, other=0).to(tl.int32)
 
@@ -278,23 +291,21 @@ def _predict_nodes(
         x = tl.where(context == CONTEXTS + 5, tl.load(logits + seen)[:, None], x)
     out_0, out_1 = _dot(x, weight_0), _dot(x, weight_1)
     out_2, out_3 = _dot(x, weight_2), _dot(x, weight_3)
-    mixed = out_0.to(tl.int64) * final_0 + out_1.to(tl.int64) * final_1
-    mixed += out_2.to(tl.int64) * final_2 + out_3.to(tl.int64) * final_3
-    mixed = _limited(mixed >> 16).to(tl.int32)
-    by_mixer = _squashed(squash, mixed)
+    first = _mixed_again(out_0, out_1, out_2, out_3, last_0)
+    second = _mixed_again(out_0, out_1, out_2, out_3, last_1)
+    mixed = (first + second) >> 1
 
     point = tl.minimum(tl.maximum(mixed, -_APM_MOST), _APM_MOST) + _APM_MOST + 1
     low, part = point // _APM_STEP, point % _APM_STEP
-    near = low + tl.where(part >= _APM_HALF, 1, 0)
     by_first = _corrected(apm, apm_0, low, part)
     by_second = _corrected(apm, apm_1, low, part)
-    probability = tl.minimum(tl.maximum((by_mixer + by_first + by_second) // 3, _LEAST), _MOST)
+    probability = tl.minimum(tl.maximum((_squashed(squash, mixed) + by_first + by_second) // 3, _LEAST), _MOST)
     return (
         probability,
         (x << 16) | tl.where(known, cell + 1, 0),
-        (out_0 + _HALF) | ((out_1 + _HALF) << 13) | (near << 26),
+        (out_0 + _HALF) | ((out_1 + _HALF) << 13) | (low << 26),
         (out_2 + _HALF) | ((out_3 + _HALF) << 13),
-        by_mixer,
+        (first + _HALF) | ((second + _HALF) << 13),
     )
 
 
@@ -328,11 +339,10 @@ def _count(
     inputs,
     outputs,
     outputs_2,
-    by_mixer,
+    mixed,
     seen,
     bit_number,
     bit,
-    longest,
     choice,
     last,
     correction,
@@ -346,13 +356,13 @@ def _count(
     x, cell = inputs >> 16, (inputs & 0xFFFF) - 1
     out_0, out_1 = (outputs & 8191) - _HALF, ((outputs >> 13) & 8191) - _HALF
     out_2, out_3 = (outputs_2 & 8191) - _HALF, ((outputs_2 >> 13) & 8191) - _HALF
-    near = (outputs >> 26) & 63
+    low = (outputs >> 26) & 63
+    known = cell >= 0
     row_2, row_3, apm_0, apm_1 = _rows_and_contexts(
-        seen, bit_number, longest, choice, last, correction, length_0, matched_0, length_1, matched_1
+        seen, bit_number, known, choice, last, correction, length_0, matched_0, length_1, matched_1
     )
     one = bit << 16
     seen_as = tl.where(bit > 0, 65536, 1)
-    known = cell >= 0
     tl.atomic_add(
         cell_counts + context * _CELLS + cell,
         tl.where(known, seen_as[:, None], 0),
@@ -369,19 +379,28 @@ def _count(
     tl.atomic_add(gradient + row * _INPUTS + tl.arange(0, _INPUTS), change, sem="relaxed")
     tl.atomic_add(row_counts + row, 8, sem="relaxed")
 
-    error = one - by_mixer
+    error = one - _squashed(squash, (mixed & 8191) - _HALF)
     final = final_gradient + seen * _SETS
     tl.atomic_add(final, ((out_0 * error) >> 8).to(tl.int64), sem="relaxed")
     tl.atomic_add(final + 1, ((out_1 * error) >> 8).to(tl.int64), sem="relaxed")
     tl.atomic_add(final + 2, ((out_2 * error) >> 8).to(tl.int64), sem="relaxed")
     tl.atomic_add(final + 3, ((out_3 * error) >> 8).to(tl.int64), sem="relaxed")
+    # And one of the second last mixer.
+    error = one - _squashed(squash, ((mixed >> 13) & 8191) - _HALF)
+    final = final_gradient + (choice + _ROWS) * _SETS
+    tl.atomic_add(final, tl.sum((out_0 * error) >> 8, 0).to(tl.int64), sem="relaxed")
+    tl.atomic_add(final + 1, tl.sum((out_1 * error) >> 8, 0).to(tl.int64), sem="relaxed")
+    tl.atomic_add(final + 2, tl.sum((out_2 * error) >> 8, 0).to(tl.int64), sem="relaxed")
+    tl.atomic_add(final + 3, tl.sum((out_3 * error) >> 8, 0).to(tl.int64), sem="relaxed")
 
     _count_length(length_counts, seen, bit_number, bit, length_0, matched_0)
     _count_length(length_counts + _LENGTHS, seen, bit_number, bit, length_1, matched_1)
 
-    point_0, point_1 = apm_0 * _APM_POINTS + near, apm_1 * _APM_POINTS + near
+    point_0, point_1 = apm_0 * _APM_POINTS + low, apm_1 * _APM_POINTS + low
     tl.atomic_add(apm_counts + point_0, seen_as, sem="relaxed")
+    tl.atomic_add(apm_counts + point_0 + 1, seen_as, sem="relaxed")
     tl.atomic_add(apm_counts + point_1, seen_as, sem="relaxed")
+    tl.atomic_add(apm_counts + point_1 + 1, seen_as, sem="relaxed")
     tl.store(apm_places + 2 * bit_number, point_0)
     tl.store(apm_places + 2 * bit_number + 1, point_1)
 
@@ -505,7 +524,6 @@ def predict_kernel(
     multipliers,
     masks,
     kinds,
-    orders,
     instructions,
     slots,
     cell_stretch,
@@ -632,10 +650,10 @@ def predict_kernel(
         SAMPLE,
         BIG_ENDIAN,
     )
-    looked_up = _look_up(slots, orders, hashes, CONTEXTS, bucket_bits)
+    looked_up = _look_up(slots, hashes, CONTEXTS, bucket_bits)
     moved_0 = go_on_with_match(history, begun_0, step, lanes, pitch, last)
     moved_1 = go_on_with_match(history, begun_1, step, lanes, pitch, last)
-    place_0, check_0, found_0, longest = _choose_buckets(looked_up, CONTEXTS)
+    place_0, check_0, found_0 = _choose_buckets(looked_up, CONTEXTS)
     at_0, length_0, matched_0 = end_match(match_places + 2 * lane, moved_0, 0, _MATCH_LEAST_0)
     at_1, length_1, matched_1 = end_match(match_places + 2 * lane, moved_1, 1, _MATCH_LEAST_1)
     correction = ((last << 8) | (before << 16)).to(tl.uint32) + 1
@@ -671,7 +689,6 @@ def predict_kernel(
             node,
             place_0[None, :],
             found_0[None, :],
-            longest,
             last,
             correction,
             length_0,
@@ -688,8 +705,8 @@ def predict_kernel(
         upper, low, high, code, at = _decode_nibble(predicted_0[0], low, high, code, at, data, end)
         upper = tl.where(active, upper, 0)
         hashes = finished(hashes + (upper + 16).to(tl.uint32) * _NIBBLE)
-        looked_up = _look_up(slots, orders, hashes, CONTEXTS, bucket_bits)
-        place_1, check_1, found_1, _ = _choose_buckets(looked_up, CONTEXTS)
+        looked_up = _look_up(slots, hashes, CONTEXTS, bucket_bits)
+        place_1, check_1, found_1 = _choose_buckets(looked_up, CONTEXTS)
         seen_1 = ((16 | upper) << quarter) | (seen_0 - (1 << quarter))
         predicted_1 = _predict_nodes(
             stretch,
@@ -705,7 +722,6 @@ def predict_kernel(
             node,
             place_1[None, :],
             found_1[None, :],
-            longest,
             last,
             correction,
             length_0,
@@ -729,7 +745,7 @@ def predict_kernel(
         inputs = _on_path(predicted_0[1], predicted_1[1], node, bit_number)
         outputs = _on_path(predicted_0[2], predicted_1[2], node, bit_number)
         outputs_2 = _on_path(predicted_0[3], predicted_1[3], node, bit_number)
-        by_mixer = _on_path(predicted_0[4], predicted_1[4], node, bit_number)
+        mixed = _on_path(predicted_0[4], predicted_1[4], node, bit_number)
         # No warp may overwrite what another has yet to load.
         tl.debug_barrier()
         tl.store(row + step, byte.to(tl.uint8))
@@ -737,13 +753,13 @@ def predict_kernel(
     else:
         byte = tl.load(row + step).to(tl.int32)
         hashes = finished(hashes + ((byte >> 4) + 16).to(tl.uint32) * _NIBBLE)
-        looked_up = _look_up(slots, orders, hashes, CONTEXTS, bucket_bits)
-        place_1, check_1, found_1, _ = _choose_buckets(looked_up, CONTEXTS)
+        looked_up = _look_up(slots, hashes, CONTEXTS, bucket_bits)
+        place_1, check_1, found_1 = _choose_buckets(looked_up, CONTEXTS)
         bit_number = tl.arange(0, 8)
         seen = (256 | byte) >> (8 - bit_number)
         is_upper = (bit_number < 4)[:, None]
         quarter = bit_number & 3
-        probabilities, inputs, outputs, outputs_2, by_mixer = _predict_nodes(
+        probabilities, inputs, outputs, outputs_2, mixed = _predict_nodes(
             stretch,
             squash,
             slots,
@@ -757,7 +773,6 @@ def predict_kernel(
             (seen & ((1 << quarter) - 1)) | (1 << quarter),
             tl.where(is_upper, place_0[None, :], place_1[None, :]),
             (is_upper & found_0[None, :]) | ((is_upper == 0) & found_1[None, :]),
-            longest,
             last,
             correction,
             length_0,
@@ -787,11 +802,10 @@ def predict_kernel(
         inputs,
         outputs,
         outputs_2,
-        by_mixer,
+        mixed,
         seen,
         bit_number,
         (byte >> (7 - bit_number)) & 1,
-        longest,
         choice,
         last,
         correction,
