@@ -299,7 +299,8 @@ def _predict_nodes(
     low, part = point // _APM_STEP, point % _APM_STEP
     by_first = _corrected(apm, apm_0, low, part)
     by_second = _corrected(apm, apm_1, low, part)
-    probability = tl.minimum(tl.maximum((_squashed(squash, mixed) + by_first + by_second) // 3, _LEAST), _MOST)
+    probability = (_squashed(squash, mixed) + by_first + by_second) // 3
+    probability = tl.minimum(tl.maximum(probability, _LEAST), _MOST)
     return (
         probability,
         (x << 16) | tl.where(known, cell + 1, 0),
