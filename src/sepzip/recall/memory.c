@@ -28,7 +28,8 @@
 #endif
 
 enum {
-    INPUTS = 32, FIELDS = 72, ROWS = 256, CHOICE_ROWS = 6 * ROWS, SETS = 4, FINALS = 2, ERRORS = SETS + FINALS, MATCHES = 2, PAD = 32, VERIFIED = 32,
+    INPUTS = 32, FIELDS = 72, ROWS = 256, CHOICE_ROWS = 6 * ROWS, SETS = 4, FINALS = 2, ERRORS = SETS + FINALS,
+    MATCHES = 2, PAD = 32, VERIFIED = 32,
     CELLS = 13 * 4 * 64, CLASS_WIDTH = 72, CLASSES_MOST = 32 * CLASS_WIDTH,
     CELL_COUNT_BITS = 10, CELL_COUNT_MOST = 1023, LENGTHS = 24, KINDS = 7,
     SLOT_COUNT_MOST = 127, RECENT = 23,
@@ -36,7 +37,8 @@ enum {
     APM_MOST = APM_STEP * (APM_POINTS - 1) / 2 - 1,
     NAMES = 16, COLUMNS = 32, LANE_NUMBERS = 13 + 10 + NAMES + 8 + 2 * COLUMNS + 7, TAPS = 16, PREDICTIONS = 9,
     CONSTANT = 256, SQUASH_MOST = 3071, LEAST = 2, FREE = 65535, NONE = -1,
-    RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, RATE_BYTES = 8000, FINAL_RATE = 14, FINAL_RATE_MOST = 30,
+    RATE_FIRST = 120, RATE_LAST = 10, RATE_STEPS = 400, RATE_BYTES = 8000,
+    FINAL_RATE = 14, FINAL_RATE_MOST = 30,
     LOOKS = 20000, WEIGHT_MOST = (1 << 22) - 1, FULL = (1 << 22) - 1
 };
 
@@ -574,7 +576,8 @@ static inline void predict_lane(Segment *s, int64_t lane, int64_t step, int acti
             for (int set = 0; set < SETS; set++) {
                 outputs[set] = (int32_t)dot(inputs, s->weights + (int64_t)rows[set] * INPUTS);
             }
-            int64_t first_mixed = mixed_again(s, outputs, seen), second_mixed = mixed_again(s, outputs, ROWS + choice);
+            int64_t first_mixed = mixed_again(s, outputs, seen);
+            int64_t second_mixed = mixed_again(s, outputs, ROWS + choice);
             int64_t mixed = (first_mixed + second_mixed) >> 1;
             int64_t by_mixer = squashed(s, mixed);
 
@@ -696,6 +699,7 @@ static void learn_cells(Segment *s, int64_t context, int64_t step) {
 static inline void learn_weights(Segment *s, int set, int64_t step) {
     int32_t *touched = s->touched + (s->contexts + set) * s->touched_stride;
     int64_t number = 0;
+    /* With fewer lanes a step learns less, and what a row has to learn takes more of them. */
     int64_t steps = RATE_STEPS + RATE_BYTES / s->lanes;
     int64_t rate = RATE_LAST + (RATE_FIRST - RATE_LAST) * steps / (steps + step);
     for (int64_t record = 0; record < 8 * s->lanes; record++) {
