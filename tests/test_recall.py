@@ -127,12 +127,17 @@ def test_a_damaged_payload_is_an_error() -> None:
     data = bytes_of("text", 2000)
     (block,) = encode_segment(data, MODEL, 5, "cpu")
     generator = random.Random(1)
+    errors = 0
     for _ in range(60):
         payload = bytearray(block.payload)
         payload[generator.randrange(len(payload))] ^= 1 << generator.randrange(8)
         damaged = CodedBlock(block.steps, block.fingerprint, bytes(payload))
-        with pytest.raises(SepError):
-            decode_segment([damaged], len(data), MODEL, 5, "cpu")
+        try:
+            # The last bits of what a lane emitted may be any.
+            assert decode_segment([damaged], len(data), MODEL, 5, "cpu") == data
+        except SepError:
+            errors += 1
+    assert errors > 50
 
 
 @settings(max_examples=150, deadline=None)
