@@ -12,9 +12,7 @@ from torch import Tensor
 
 from .exact.kernels.aside import CAPTURE_PRIORITY
 
-__all__ = ["STEPS_A_GRAPH", "Stepper", "captured", "pinned_copy"]
-
-STEPS_A_GRAPH = 16
+__all__ = ["Stepper", "captured", "pinned_copy"]
 
 _capturing = threading.Lock()
 """Held while a graph is captured: one thread at a time."""
@@ -63,7 +61,7 @@ class Stepper:
         device: torch.device,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         end: Callable[[], None] | None = None,
-        lengths: tuple[int, ...] = (STEPS_A_GRAPH, 1),
+        lengths: tuple[int, ...] = (16, 1),
     ) -> None:
         """Make graphs of as many steps as `lengths` say, the most first and one last."""
         self._lengths = lengths

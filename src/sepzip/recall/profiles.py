@@ -304,6 +304,7 @@ PROFILES: dict[int, Profile] = {
     ),
 }
 
+
 class Masks(NamedTuple):
     """`fields`, uint32 [fields, inputs], the masks; `used`, int32, the fields that any context has."""
 
