@@ -70,9 +70,7 @@ def main() -> int:
     return 0 if same else 1
 
 
-def size_without(
-    data: bytes, plan: Plan, model: presets.ModelSettings, lanes: int, removed: set[str]
-) -> int:
+def size_without(data: bytes, plan: Plan, model: presets.ModelSettings, lanes: int, removed: set[str]) -> int:
     """Return the coded size without some contexts of the plan's profile."""
     profile = profiles.PROFILES[plan.profile]
     kept = tuple(name for name in profile.contexts if name not in removed)

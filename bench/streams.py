@@ -187,9 +187,7 @@ class Watch:
         return {name: round(sum(shares) / len(shares), 3) for name, shares in found.items()}
 
 
-def timed(
-    work: Callable[[Profile], object], device: str, size: int, watched: bool = True
-) -> dict[str, Any]:
+def timed(work: Callable[[Profile], object], device: str, size: int, watched: bool = True) -> dict[str, Any]:
     """Return the time that the work takes, and what its devices did and needed meanwhile.
 
     What GPUs' driver says of them is asked, which takes it about a second to begin with, where `watched`.

@@ -49,8 +49,6 @@ def test_between_them() -> None:
 @pytest.mark.parametrize("size", [0.0, 0.1, 3.0, 60.0])
 def test_the_gain_is_the_mean_over_rows(size: float) -> None:
     loss, logits, added, _, _ = _learn(0.1, size)
-    p, q = (
-        x.double().softmax(1).gather(1, SYMBOLS.unsqueeze(1)).view(-1) for x in (logits, logits + added)
-    )
+    p, q = (x.double().softmax(1).gather(1, SYMBOLS.unsqueeze(1)).view(-1) for x in (logits, logits + added))
     expected = 0.098 + 0.02 * float(((q - p) / (q + p + 2**-24)).mean())
     assert float(loss.gain) == pytest.approx(expected, abs=2e-6)

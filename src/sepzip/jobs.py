@@ -68,9 +68,7 @@ def _place(model: ModelSettings, lanes: int, size: int, device: str) -> str:
 
 
 @contextmanager
-def _preparing(
-    parts: Sequence[Part], model: ModelSettings
-) -> Iterator[Sequence[Future[Prepared] | None]]:
+def _preparing(parts: Sequence[Part], model: ModelSettings) -> Iterator[Sequence[Future[Prepared] | None]]:
     """Find out about all of several parts side by side: a device would wait for one after the other."""
     if len(parts) == 1 or not model.contexts:
         yield [None] * len(parts)

@@ -44,6 +44,7 @@ _BESIDE = 2
 _SECONDS_BETWEEN_LOOKS = 0.05
 """How often a wait for the source is left to see what has become of the segments in flight."""
 
+
 def bytes_a_segment(preset: Preset, size: int | None) -> int:
     """Return how many bytes make a segment: what the preset allows, or equal parts of `size` if it is known.
 

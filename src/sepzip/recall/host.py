@@ -44,9 +44,7 @@ class _Run:
 
     def bind(self, coder: LaneCoders, decodes: bool) -> None:
         """Code by this coder from now on."""
-        self._bound = BoundSegment(
-            self.memory, self._records, self._settings, self._uses, coder, decodes
-        )
+        self._bound = BoundSegment(self.memory, self._records, self._settings, self._uses, coder, decodes)
 
     def run(self, steps: int, last_active: int) -> None:
         """Run further steps, in the last of which `last_active` lanes have a byte."""

@@ -153,9 +153,7 @@ _CONTEXTS: dict[str, dict[int, int]] = {
     "bc": _fields(Field.BEGINNING, Field.COLUMN_IN_TEXT),
     "a3": _fields(Field.ABOVE_IN_TEXT, _LAST_1, Field.LEFT_OF_ABOVE, Field.RIGHT_OF_ABOVE),
     "a2c": _fields(Field.ABOVE_IN_TEXT, Field.ABOVE_THAT, Field.COLUMN_IN_TEXT),
-    "arc": _fields(
-        Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.SECOND_OF_ABOVE, Field.COLUMN_IN_TEXT
-    ),
+    "arc": _fields(Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.SECOND_OF_ABOVE, Field.COLUMN_IN_TEXT),
     "ar3": _fields(
         Field.ABOVE_IN_TEXT, Field.RIGHT_OF_ABOVE, Field.SECOND_OF_ABOVE, _LAST_1, _LAST_2, _LAST_3
     ),

@@ -22,9 +22,7 @@ __all__ = ["memory_decoding", "memory_encoding", "prepare", "restore", "runs_on_
 Tick = Callable[[], None]
 
 
-def prepare(
-    content: NDArray[np.uint8], model: ModelSettings, row: int = 0
-) -> tuple[Plan, NDArray[np.uint8]]:
+def prepare(content: NDArray[np.uint8], model: ModelSettings, row: int = 0) -> tuple[Plan, NDArray[np.uint8]]:
     """Return the plan for a segment, and the bytes that its lanes code; `row` is as in `choose_plan`."""
     from .analysis import choose_plan
 
