@@ -18,18 +18,27 @@ from sepzip.engine import decode_segment, encode_segment
 from sepzip.exact.workspace import Workspace
 from sepzip.fused import FusedModel
 from sepzip.lanes import split_lanes
-from sepzip.presets import LEVELS, ModelSettings
+from sepzip.presets import LEVELS, ModelSettings, with_ngrams
 
 _SEB = replace(TINY, lanes_per_coder=2)
 _PLAIN = replace(_SEB, semantics=False, context=3, patch=0, stride=0, embedding=5, lane_widths=(6, 15))
 # Dropped within a chunk; the tokens' kernels read other positions as well from then on.
 _DROPPING = replace(_SEB, context=9, drop_step=2, drop_below=500)
 _TOKENS = replace(TRACE_TINY_SEMANTIC, context=9, drop_step=2, drop_below=900, lanes_per_coder=2)
+# They see more of the past than the network, which is told of its own loss or not.
+_NGRAMS = replace(with_ngrams(_PLAIN), ngram_bits=8, ngram_size=3)
+_BOTH = replace(_DROPPING, ngrams=(1, 6, 1 << 11), ngram_bits=8, ngram_size=5, ngram_rate=50_000)
+_MODELS = {
+    "seb": _SEB,
+    "plain": _PLAIN,
+    "dropping": _DROPPING,
+    "tokens": _TOKENS,
+    "ngrams": _NGRAMS,
+    "both": _BOTH,
+}
 
 
-@pytest.mark.parametrize(
-    "settings", [_SEB, _PLAIN, _DROPPING, _TOKENS], ids=["seb", "plain", "dropping", "tokens"]
-)
+@pytest.mark.parametrize("settings", _MODELS.values(), ids=_MODELS)
 def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> None:
     """The chunk is shorter than the segment, and also than one of the contexts, which are carried over."""
     lanes, chunk_steps, data = 3, 3, text[:11]
@@ -42,7 +51,7 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
         intervals = tuple(torch.zeros(shape, dtype=torch.int32, device=DEVICE) for _ in range(2))
         for first, chunk in zip(range(0, 4, chunk_steps), matrix.split(chunk_steps), strict=True):
             model.begin_chunk(min(first, chunk_steps))
-            model.history[settings.context : settings.context + len(chunk)].copy_(chunk)
+            model.history[settings.seen : settings.seen + len(chunk)].copy_(chunk)
             for _ in chunk:
                 model.predict()
                 model.learn((intervals[0], intervals[1]))
@@ -73,9 +82,7 @@ def test_a_segment_has_the_same_bytes(text: bytes, settings: ModelSettings) -> N
         assert int(model.fingerprint().item()) == block.fingerprint
 
 
-@pytest.mark.parametrize(
-    "settings", [_SEB, _PLAIN, _DROPPING, _TOKENS], ids=["seb", "plain", "dropping", "tokens"]
-)
+@pytest.mark.parametrize("settings", _MODELS.values(), ids=_MODELS)
 def test_models_work_in_turns_in_one_workspace(settings: ModelSettings) -> None:
     """Whatever a step finds there, also what was made while another model had steps."""
     lanes, chunk_steps = 3, 3
@@ -83,7 +90,7 @@ def test_models_work_in_turns_in_one_workspace(settings: ModelSettings) -> None:
 
     def steps(model: FusedModel, number: int) -> Iterator[None]:
         model.begin_chunk(0)
-        model.history[settings.context : settings.context + chunk_steps].copy_(symbols[number])
+        model.history[settings.seen : settings.seen + chunk_steps].copy_(symbols[number])
         for _ in range(chunk_steps):
             model.predict()
             model.learn()
@@ -117,7 +124,7 @@ def test_a_model_goes_when_nobody_needs_it() -> None:
     collects = gc.isenabled()
     gc.disable()
     try:
-        for settings in (_SEB, _PLAIN, _DROPPING, _TOKENS):
+        for settings in _MODELS.values():
             with torch.inference_mode():
                 workspace = Workspace(DEVICE)
                 model = FusedModel(settings, 3, 3, DEVICE, workspace)
@@ -130,7 +137,7 @@ def test_a_model_goes_when_nobody_needs_it() -> None:
 
 
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="torch counts a GPU's memory alone")
-@pytest.mark.parametrize("model", [_SEB, LEVELS[5].model], ids=["network", "memory"])
+@pytest.mark.parametrize("model", [_SEB, _NGRAMS, LEVELS[5].model], ids=["network", "ngrams", "memory"])
 def test_a_segment_leaves_nothing_on_the_device(text: bytes, model: ModelSettings) -> None:
     data, lanes = text[:3000], 7
 

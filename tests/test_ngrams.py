@@ -224,8 +224,15 @@ def test_its_tables_are_part_of_the_memory_needed() -> None:
     assert more == 15 * (12 * model.ngram_size + 4) * (len(model.ngrams) << model.ngram_bits)
 
 
-def test_there_are_no_kernels_for_it() -> None:
-    assert base.has_kernels(TINY_PAC, 4) and not base.has_kernels(beside(TINY_PAC), 4)
+def test_which_have_kernels() -> None:
+    """Those of networks that have kernels, as long as the layer's inputs are whole columns of a program."""
+    for semantics in ("ngrams", "both"):
+        preset = resolve(network="pac", semantics=semantics)
+        assert base.has_kernels(preset.model, preset.lanes)
+    many = replace(beside(TINY_PAC), ngrams=(1,) * 4, ngram_size=64)
+    assert base.has_kernels(many, 4)
+    assert not base.has_kernels(replace(many, ngrams=(1,) * 5), 4)
+    assert not base.has_kernels(beside(TINY_OREO), 4)
 
 
 WRONG: list[dict[str, Any]] = [

@@ -22,7 +22,9 @@ from .exact.workspace import Workspace
 from .model import Dropping, state_fingerprint
 from .networks import base
 from .networks.kernels import FusedNetwork
+from .networks.kernels.ngrams import FusedNGrams
 from .networks.kernels.shared import FusedFront
+from .ngrams import WithNGrams
 from .optimizer import Adam
 from .presets import ModelSettings
 
@@ -55,9 +57,9 @@ class FusedModel:
     ) -> None:
         """Make a model for chunks of up to `chunk_steps` steps that works in `workspace`."""
         network = base.build(settings, lanes, device)
-        network.start(torch.zeros((settings.context, lanes), dtype=torch.int64, device=device))
-        self.context = settings.context
-        rows = settings.context + chunk_steps
+        network.start(torch.zeros((settings.seen, lanes), dtype=torch.int64, device=device))
+        self.context = settings.seen
+        rows = settings.seen + chunk_steps
         self.history = torch.zeros((rows, lanes), dtype=torch.uint8, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.starts = workspace.take("starts", (lanes, 256), torch.int32)
@@ -73,12 +75,28 @@ class FusedModel:
             return Parameter(node.data, node.part_of(optimizer.first), node.part_of(optimizer.second))
 
         kernels = base.kernels_of(settings.network)
+        alone = network.network if isinstance(network, WithNGrams) else network
+        # The network's context is the newest part of what is seen.
+        history = self.history[settings.seen - settings.context :]
         self._front: Callable[[], FusedFront] = partial(
-            kernels.fuse_front, network, state, learner, self.history, self.position, workspace
+            kernels.fuse_front, alone, state, learner, history, self.position, workspace
         )
         self._network: FusedNetwork = kernels.fuse(
-            network, self._front(), state, learner, lanes, self._steps, workspace
+            alone, self._front(), state, learner, lanes, self._steps, workspace
         )
+        self._logits: Tensor | None = None
+        self._ngrams: FusedNGrams | None = None
+        if isinstance(network, WithNGrams):
+            self._ngrams = FusedNGrams(
+                network.ngrams,
+                self._network.by_logits,
+                state,
+                learner,
+                self.history,
+                self.position,
+                settings.seen,
+                workspace,
+            )
 
     @property
     def may_drop(self) -> bool:
@@ -110,13 +128,20 @@ class FusedModel:
 
     def predict(self) -> None:
         """Write the starts of all symbols of the next byte, int32 [lanes, 256], to `starts`."""
-        frequencies(self._network.forward(), self._whole, self.starts, self._reciprocal)
+        added = None if self._ngrams is None else self._ngrams.forward()
+        self._logits = self._network.forward()
+        if self._ngrams is not None:
+            self._ngrams.join()
+        frequencies(self._logits, self._whole, self.starts, self._reciprocal, added)
 
     def learn(self, intervals: tuple[Tensor, Tensor] | None = None) -> None:
         """Learn the bytes in row context + position[0] of `history`, and go on to the next row.
 
         Their starts and frequencies go to row position[0] of `intervals`, int32 [chunk steps, lanes] each.
         """
+        if self._logits is None:
+            raise RuntimeError("learn needs a prediction")
+        by_logits = (self._network if self._ngrams is None else self._ngrams).by_logits
         loss_gradient(
             self._whole,
             self._reciprocal,
@@ -124,10 +149,14 @@ class FusedModel:
             self.history,
             self.position,
             self.context,
-            self._network.by_logits,
+            by_logits,
             intervals,
         )
+        if self._ngrams is not None:
+            self._ngrams.backward(self._logits)
         self._network.backward()
+        if self._ngrams is not None:
+            self._ngrams.join()
         sizes = self._optimizer.step_sizes
         _advance[(1,)](
             self.position, self._steps, self._learner.size, sizes, len(sizes) - 1, num_warps=1, **CHAINED

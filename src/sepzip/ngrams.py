@@ -27,10 +27,18 @@ from .presets import ModelSettings
 if TYPE_CHECKING:
     from .networks.base import Network, Reviewing
 
-__all__ = ["NGrams", "ReviewingWithNGrams", "WithNGrams"]
+__all__ = ["NGrams", "ReviewingWithNGrams", "WithNGrams", "fit_kernels"]
 
 _LAYER_RATE, _GATE_RATE = 0.5, 3.0
 """The rates of the layer's weight and of the gates, as multiples of that of the rows."""
+
+_MOST_INPUTS = 256
+"""The most inputs of the layer of which a program of its update sees whole columns."""
+
+
+def fit_kernels(settings: ModelSettings) -> bool:
+    """Return whether kernels hold the n-grams of these settings, if there are any."""
+    return len(settings.ngrams) * settings.ngram_size <= _MOST_INPUTS
 
 
 class NGrams:

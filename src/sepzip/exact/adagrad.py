@@ -9,9 +9,9 @@ from .constants import constant
 from .functions import reciprocal_sqrt
 from .tape import Node, Tape
 
-__all__ = ["Slowing"]
+__all__ = ["EPSILON", "Slowing"]
 
-_EPSILON = 1e-6
+EPSILON = 1e-6
 """Added to the sum of squares, which it keeps a normal number."""
 
 
@@ -24,7 +24,7 @@ class Slowing:
     def __init__(self, initial: Tensor, rate: float) -> None:
         self.node = Node(initial)
         self.squares = torch.zeros_like(initial)
-        self._rate = constant(rate)
+        self.rate = rate
 
     def on(self, tape: Tape) -> Node:
         """Return the weight for one use; the backward pass moves it when that use is undone."""
@@ -32,7 +32,7 @@ class Slowing:
         def backward() -> None:
             gradient = self.node.take_gradient()
             self.squares.add_(gradient * gradient)
-            factor = reciprocal_sqrt(self.squares + constant(_EPSILON)).mul_(self._rate)
+            factor = reciprocal_sqrt(self.squares + constant(EPSILON)).mul_(constant(self.rate))
             self.node.data.sub_(gradient.mul(factor))
 
         tape.record(backward)

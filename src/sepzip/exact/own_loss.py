@@ -12,15 +12,16 @@ from .quantise import SUM_MOST
 from .softmax import exponentials, loss_gradient
 from .tape import Node, Tape
 
-__all__ = ["OwnLoss"]
+__all__ = ["KEPT", "NONE", "SMALLEST", "WHOLE", "OwnLoss"]
 
-_KEPT = 0.98
+KEPT = 0.98
 """What a step keeps of the mean gain."""
 
-_WHOLE, _NONE = 0.12, 0.2
+WHOLE, NONE = 0.12, 0.2
 """The mean gains up to which the network learns by its own loss alone, and from which on by the joint one."""
 
-_SMALLEST = 2.0**-24
+SMALLEST = 2.0**-24
+"""Added to the sum of two probabilities, which it keeps from zero."""
 
 
 class OwnLoss:
@@ -48,11 +49,11 @@ class OwnLoss:
             own = loss_gradient(*exponentials(logits.data), symbols)
             place = symbols.unsqueeze(1)
             alone, together = own.gather(1, place).add_(1.0), joint.gather(1, place).add_(1.0)
-            ratio = (together - alone) / (together + alone).add_(constant(_SMALLEST))
+            ratio = (together - alone) / (together + alone).add_(constant(SMALLEST))
             whole = ratio.mul_(constant(float(SUM_MOST))).round_().to(torch.int64).sum().to(torch.float32)
             mean = whole.mul_(constant(1.0 / (SUM_MOST * len(symbols))))
-            self.gain.mul_(constant(_KEPT)).add_(mean.mul_(constant(1.0 - _KEPT)))
-            share = (constant(_NONE) - self.gain).mul_(constant(1.0 / (_NONE - _WHOLE))).clamp_(0.0, 1.0)
+            self.gain.mul_(constant(KEPT)).add_(mean.mul_(constant(1.0 - KEPT)))
+            share = (constant(NONE) - self.gain).mul_(constant(1.0 / (NONE - WHOLE))).clamp_(0.0, 1.0)
             logits.add_gradient(own.mul_(share).add_(joint * (1.0 - share)))
             added.add_gradient(joint)
 

@@ -14,7 +14,7 @@ from .. import outside
 from ..errors import UnsupportedError
 from ..exact.initialise import Initialiser
 from ..exact.tape import Node, Parameters, Tape
-from ..ngrams import ReviewingWithNGrams, WithNGrams
+from ..ngrams import ReviewingWithNGrams, WithNGrams, fit_kernels
 from ..presets import ModelSettings
 
 __all__ = ["Front", "Kernels", "Network", "Reviewing", "build", "has_kernels", "kernels_of", "register"]
@@ -79,9 +79,9 @@ def register(name: str, builder: Builder, kernels: Kernels | None = None) -> Non
 
 
 def has_kernels(settings: ModelSettings, lanes: int) -> bool:
-    """Return whether the network of these settings has kernels for so many lanes; with n-grams none has."""
+    """Return whether the network of these settings, and n-grams beside it, have kernels for so many lanes."""
     kernels = _kernels.get(settings.network)
-    return kernels is not None and not settings.ngrams and kernels.fits(settings, lanes)
+    return kernels is not None and kernels.fits(settings, lanes) and fit_kernels(settings)
 
 
 def kernels_of(name: str) -> Any:

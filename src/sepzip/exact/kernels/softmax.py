@@ -14,7 +14,7 @@ from ..functions import LOG2_E
 from ..softmax import EXPONENTIAL_BITS
 from .elements import CHAINED, exp2, follow
 
-__all__ = ["frequencies", "loss_gradient"]
+__all__ = ["exponentials", "frequencies", "loss_gradient"]
 
 _SYMBOLS = tl.constexpr(SYMBOLS)
 _TOTAL = tl.constexpr(1 << TOTAL_BITS)
@@ -26,13 +26,21 @@ _SHARED = tl.constexpr(((1 << TOTAL_BITS) - SYMBOLS) << 36)
 
 
 @triton.jit
-def _frequencies(logits, whole, starts, reciprocal):
+def exponentials(x):
+    """Return exp(x - largest x) in units of 2^-24, int32, of a lane's logits."""
+    return (exp2((x - tl.max(x, 0)) * _LOG2_E) * _UNIT).to(tl.int32)
+
+
+@triton.jit
+def _frequencies(logits, added, whole, starts, reciprocal, adds: tl.constexpr):
     follow()
     lane = tl.program_id(0)
     symbol = tl.arange(0, _SYMBOLS)
     place = lane * _SYMBOLS + symbol
     x = tl.load(logits + place)
-    exponential = (exp2((x - tl.max(x, 0)) * _LOG2_E) * _UNIT).to(tl.int32)
+    if adds:
+        x += tl.load(added + place)
+    exponential = exponentials(x)
     tl.store(whole + place, exponential)
     # A lane's sum may be 2^32.
     long = exponential.to(tl.int64)
@@ -43,14 +51,25 @@ def _frequencies(logits, whole, starts, reciprocal):
     tl.store(reciprocal + lane, tl.div_rn(1.0, total.to(tl.float32)))
 
 
-def frequencies(logits: Tensor, whole: Tensor, starts: Tensor, reciprocal: Tensor) -> None:
-    """Write what `Frequencies` makes of the logits, float32 [lanes, 256], finite.
+def frequencies(
+    logits: Tensor, whole: Tensor, starts: Tensor, reciprocal: Tensor, added: Tensor | None = None
+) -> None:
+    """Write what `Frequencies` makes of the logits, float32 [lanes, 256], finite, and of `added` if given.
 
     `whole` int32 [lanes, 256]: the exponentials in units of 2^-24. `starts` int32 [lanes, 256]: the start
     of every symbol, the frequencies summing to 2^24. `reciprocal` float32 [lanes]: 1 / float32(the sum of
     the lane's exponentials). All contiguous.
     """
-    _frequencies[(logits.shape[0],)](logits, whole, starts, reciprocal, num_warps=1, **CHAINED)
+    _frequencies[(logits.shape[0],)](
+        logits,
+        logits if added is None else added,
+        whole,
+        starts,
+        reciprocal,
+        added is not None,
+        num_warps=1,
+        **CHAINED,
+    )
 
 
 @triton.jit(do_not_specialize=["context"])

@@ -28,6 +28,7 @@ from .quantise import store_layouts
 __all__ = [
     "WHOLE_COLUMNS",
     "summed_update",
+    "weight_gradient",
     "weight_parts",
     "weight_sums",
     "weight_update",
@@ -85,7 +86,7 @@ def _gradient_of_digits(
 
 
 @triton.jit
-def _weight_gradient(
+def weight_gradient(
     x,
     high,
     low,
@@ -146,9 +147,9 @@ def _weight_update(
         w = tl.load(weight + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
         m = tl.load(first + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
         v = tl.load(second + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
-    gradient = _weight_gradient(x, high, low, scale, row, column, lanes, inputs, outputs, SPLIT, INNER)
+    gradient = weight_gradient(x, high, low, scale, row, column, lanes, inputs, outputs, SPLIT, INNER)
     if twice:
-        gradient += _weight_gradient(
+        gradient += weight_gradient(
             other_x, other_high, other_low, other_scale, row, column, lanes, inputs, outputs, SPLIT, INNER
         )
         w = tl.load(weight + weight_place, mask=inside, other=0.0, eviction_policy="evict_first")
