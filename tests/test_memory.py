@@ -34,8 +34,9 @@ NEEDED = memory_needed(TINY, 4, 400)
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The bytes that are free on each device, for a test to change."""
+    """The bytes that are free on each device, for a test to change; kernels run on its GPUs."""
     sizes = {"cpu": 1000 * MIB, "cuda:0": 1000 * MIB, "cuda:1": 1000 * MIB}
+    monkeypatch.setattr("sepzip.gpu_kernels._found", {(name, True): True for name in sizes})
     monkeypatch.setattr(memory, "available", lambda device: sizes[device])
     return sizes
 

@@ -58,6 +58,7 @@ def machine(stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     monkeypatch.setattr("sepzip.scheduler.pick_devices", lambda name: names.get(name, [name]))
     monkeypatch.setattr("sepzip.scheduler.uses_cuda", lambda: seen["begun"])
     monkeypatch.setattr("sepzip.memory.available", lambda device: 100 << 30)
+    monkeypatch.setattr("sepzip.scheduler.kernels_run", lambda device, of_networks: device != "cpu")
     return seen
 
 

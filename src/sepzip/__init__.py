@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import (
         CorruptError,
         DeviceError,
+        DeviceWarning,
         FormatError,
         MismatchError,
         NotSepError,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CorruptError",
     "DeviceError",
+    "DeviceWarning",
     "FormatError",
     "MismatchError",
     "NotSepError",
@@ -53,7 +55,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(".errors" if name.endswith("Error") else ".sepfile", __name__)
+    module = import_module(".errors" if name.endswith(("Error", "Warning")) else ".sepfile", __name__)
     value: object = getattr(module, name)
     globals()[name] = value
     return value

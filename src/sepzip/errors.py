@@ -11,6 +11,8 @@ SepError
 ├── DeviceError           the device that was asked for is not there (also an OSError)
 ├── OutOfMemoryError      the work does not fit (also a MemoryError)
 └── UsageError            an argument is out of range (also a ValueError)
+
+DeviceWarning (a RuntimeWarning) says that a GPU cannot do the work in the usual way, and what does it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "CorruptError",
     "DeviceError",
+    "DeviceWarning",
     "FormatError",
     "MismatchError",
     "NotSepError",
@@ -64,6 +67,10 @@ class MismatchError(SepError):
 
 class DeviceError(SepError, OSError):
     """The device that was asked for is not there."""
+
+
+class DeviceWarning(RuntimeWarning):
+    """A GPU cannot do the work in the usual way; it gets done, more slowly."""
 
 
 class OutOfMemoryError(SepError, MemoryError):

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from .devices import Resources, pick_devices, streams_on, uses_cuda
 from .errors import FormatError, MismatchError
+from .gpu_kernels import kernels_run
 from .memory import Ledger, Promise, memory_needed, workspace_needed
 from .presets import ModelSettings
 from .profile import Profile
@@ -212,6 +213,8 @@ class Scheduler:
                 return ["cpu"]
         if self._picked is None:
             self._picked = pick_devices(name)
+        if name == "auto" and model.contexts:
+            return [device for device in self._picked if kernels_run(device, of_networks=False)] or ["cpu"]
         return self._picked
 
     def _open(self, devices: list[str]) -> None:

@@ -6,7 +6,6 @@ a network or its memory of contexts is on a GPU, and nowhere else: a memory on a
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import torch
 
 from . import memory
 from .errors import DeviceError, OutOfMemoryError
+from .gpu_kernels import kernels_run
 from .presets import ModelSettings
 from .profile import Profile
 from .runs import Decoding, NetworkEncoding
@@ -69,10 +69,11 @@ def has_kernels(model: ModelSettings, lanes: int, device: str | torch.device) ->
     """Return whether the network's kernels can run there; without them it runs as it is written."""
     from .networks import base
 
+    target = torch.device(device)
     return (
-        torch.device(device).type == "cuda"
+        target.type == "cuda"
         and base.has_kernels(model, lanes)
-        and importlib.util.find_spec("triton") is not None
+        and kernels_run(str(target), of_networks=True)
     )
 
 

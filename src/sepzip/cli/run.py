@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from ..errors import SepError, UsageError
+from ..errors import DeviceWarning, SepError, UsageError
 from .files import Worker
 from .listing import list_files
 from .messages import Messages, explain, is_terminal
@@ -38,7 +39,8 @@ def main(program: str, arguments: Sequence[str]) -> int:
             )
             if options.mode is Mode.LIST:
                 return list_files(options, messages)
-            return Worker(options, messages).run()
+            with _device_warnings(messages):
+                return Worker(options, messages).run()
     except UsageError as error:
         messages.error(f"{error}; {program} -h lists the options")
         return USAGE
@@ -52,6 +54,24 @@ def main(program: str, arguments: Sequence[str]) -> int:
         # Every file has its own errors told; what is left is what was to be printed about them.
         messages.error(explain(error, ""), "standard output")
         return FAILED
+
+
+@contextlib.contextmanager
+def _device_warnings(messages: Messages) -> Iterator[None]:
+    """Print what the library warns of devices as the command prints what is wrong; others as before."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, DeviceWarning):
+            messages.error(str(message))
+        else:
+            before(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextlib.contextmanager

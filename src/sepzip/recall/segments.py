@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gpu_kernels import kernels_run
 from ..presets import ModelSettings
 from .calls import make_absolute, make_relative
 from .plan import Plan
@@ -75,4 +75,4 @@ def memory_decoding(
 
 def runs_on_host(device: str) -> bool:
     """Return whether the host does the work, without torch: on CPUs, and for a GPU that has no kernels."""
-    return device == "cpu" or importlib.util.find_spec("triton") is None
+    return not kernels_run(device, of_networks=False)
