@@ -24,10 +24,10 @@ from sepzip.cli.run import main
 from sepzip.errors import CorruptError, FormatError, OutOfMemoryError
 from sepzip.frame import FrameReader, FrameWriter, read_summary
 from sepzip.jobs import LEAST_CODED
+from sepzip.parts import MOST_TIMES, join, split
 from sepzip.pipeline import compress_stream, decompress_stream
 from sepzip.presets import Preset
 from sepzip.recall import segments
-from sepzip.recompression.parts import MOST_TIMES, join, split
 from sepzip.segment import CodedBlock, CodedPart, coded_size
 
 
@@ -62,7 +62,7 @@ def mixed(text: bytes, picture: bytes) -> bytes:
 
 
 def test_streams_are_taken_out_and_put_back(mixed: bytes, text: bytes, picture: bytes) -> None:
-    parts = split(mixed)
+    parts = split(mixed, sorts=False)
     assert [part.row for part in parts] == [0, 0, 301]
     assert len(parts[2].content) == 2 * 120 * 301
     assert bytes(parts[1].content).startswith(text[:3000])
@@ -73,14 +73,14 @@ def test_streams_are_taken_out_and_put_back(mixed: bytes, text: bytes, picture: 
 
 def test_content_without_packed_streams_is_one_part(text: bytes) -> None:
     for content in (text[:50000], noise(50000), b"x", zlib.compress(b"few")):
-        parts = split(content)
+        parts = split(content, sorts=True)
         assert [(bytes(part.content), part.row) for part in parts] == [(content, 0)]
 
 
 def test_parts_are_bounded(text: bytes) -> None:
     zeros = zlib.compress(bytes(1 << 20), 9)
     content = zeros + text[:500] + zlib.compress(text[:8000], 6)
-    parts = split(content)
+    parts = split(content, sorts=True)
     assert sum(len(part.content) for part in parts) <= MOST_TIMES * len(content) + len(parts[0].content)
     assert join([part.content for part in parts], len(content)) == content
 
@@ -105,7 +105,7 @@ pieces = st.lists(
 @settings(deadline=None)
 @given(content=pieces)
 def test_whatever_is_spliced_comes_back(content: bytes) -> None:
-    parts = split(content) if content else []
+    parts = split(content, sorts=True) if content else []
     if len(parts) > 1:
         assert join([part.content for part in parts], len(content)) == content
 
@@ -113,7 +113,7 @@ def test_whatever_is_spliced_comes_back(content: bytes) -> None:
 @settings(deadline=None)
 @given(choice=st.randoms(use_true_random=False))
 def test_damaged_parts_are_corrupt_or_another_content(mixed: bytes, choice: random.Random) -> None:
-    parts = [bytearray(part.content) for part in split(mixed)]
+    parts = [bytearray(part.content) for part in split(mixed, sorts=False)]
     which = choice.randrange(len(parts))
     if choice.random() < 0.3:
         del parts[which][choice.randrange(len(parts[which])) :]
@@ -147,7 +147,7 @@ def test_a_file_comes_back_and_is_smaller(mixed: bytes) -> None:
 
 def test_all_parts_are_looked_at_side_by_side(mixed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sepzip.compress(mixed, level=9, device="cpu")
-    looked_at = sum(len(part.content) >= LEAST_CODED for part in split(mixed))
+    looked_at = sum(len(part.content) >= LEAST_CODED for part in split(mixed, sorts=False))
     assert looked_at > 1
     both = threading.Barrier(looked_at, timeout=60)
     prepare = segments.prepare

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .memory import memory_needed
+from .parts import Part, join
 from .presets import ModelSettings, Preset
 from .profile import Profile, timed
 from .recall.placement import is_sooner_on_cpu
-from .recompression.parts import Part, join
 from .scheduler import Job
 from .segment import CodedPart, Segment, coded_block_size, coded_size
 

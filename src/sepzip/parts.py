@@ -1,9 +1,10 @@
-"""A segment's content as parts: packed streams are taken out of it, and what was packed in them is put there.
+"""A segment's content as parts: what is packed in it is unpacked, and members of archives are sorted.
 
-The first part is the recipe: how many streams there are, and for each how many bytes stand between it and the
-one before, how many raw bytes it has, in which part they are (0: where the stream stood), and how they are
-packed. The second is the content without the streams; each further one is the raw bytes of streams of pixels
-whose rows are of one length, one after the other.
+The first part is the recipe. Where nothing is sorted it says of each packed stream how many bytes stand
+between it and the one before, how many raw bytes it has, in which part they are, and how they are packed. The
+second part is the content without the streams; each further one is the raw bytes of streams of pixels whose
+rows are of one length, one after the other. Where members of archives are sorted by their kinds there are
+several contents instead, each with its streams, and the recipe ends by the layout that puts them together.
 
 NumPy is loaded when there is something to split or to join.
 """
@@ -13,12 +14,16 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CorruptError, TruncatedError
-from ..presets import MOST_SEGMENT
-from ..segment import MOST_PARTS
-from ..wire import ByteSource, varint
+from .errors import CorruptError, TruncatedError
+from .presets import MOST_SEGMENT
+from .segment import MOST_PARTS
+from .wire import ByteSource, varint
+
+if TYPE_CHECKING:
+    from .archives.layout import Kind, Span
+    from .recompression.streams import Packed
 
 __all__ = ["MOST_TIMES", "Content", "Part", "join", "split"]
 
@@ -27,6 +32,9 @@ MOST_TIMES = 5
 
 _LEAST_PIXELS = 1 << 16
 """Bytes of pixels with rows of one length that are worth a part of their own."""
+
+_SORTED = 0
+"""What a recipe begins with where there are several contents, in place of the number of streams."""
 
 Content = bytes | bytearray | memoryview
 
@@ -38,32 +46,90 @@ class Part(NamedTuple):
     row: int = 0
 
 
-def split(content: Content) -> list[Part]:
-    """Return the parts of a segment's content, of which `join` makes it; one if nothing in it is packed."""
-    from .streams import find
+def split(content: Content, *, sorts: bool) -> list[Part]:
+    """Return the parts of a segment's content, of which `join` makes it; one if they would be all of it.
 
-    streams = find(memoryview(content), min((MOST_TIMES - 1) * len(content), MOST_SEGMENT - len(content)))
-    if not streams:
+    With `sorts` members of archives are put with others of their kind, which is for models that code each
+    part in its own way.
+    """
+    from .archives.layout import Span, find_layout
+    from .recompression.streams import find
+
+    view = memoryview(content).cast("B")
+    streams = find(view, min((MOST_TIMES - 1) * len(view), MOST_SEGMENT - len(view)))
+    layout = find_layout(view, _kind_of) if sorts else None
+    if not streams and layout is None:
         return [Part(content)]
+    contents = 1 if layout is None else layout.contents
+    spans = [Span(0, len(view), 0)] if layout is None else layout.spans
     rows = Counter[int]()
     for stream in streams:
         rows[stream.row] += len(stream.raw)
-    own = [row for row, size in rows.most_common() if row and size >= _LEAST_PIXELS][: MOST_PARTS - 2]
-    places = {row: place for place, row in enumerate(own, start=1)}
-    recipe = bytearray(varint(len(streams)))
-    main = bytearray()
-    pixels = [bytearray() for _ in own]
-    view = memoryview(content)
-    at = 0
-    for stream in streams:
-        place = places.get(stream.row, 0)
-        recipe += varint(stream.start - at) + varint(len(stream.raw)) + varint(place)
-        recipe += stream.method.encode()
-        main += view[at : stream.start]
-        (pixels[place - 1] if place else main).extend(stream.raw)
-        at = stream.start + stream.size
-    main += view[at:]
-    return [Part(recipe), Part(main), *map(Part, pixels, own)]
+    most = MOST_PARTS - 1 - contents
+    own = [row for row, size in rows.most_common() if row and size >= _LEAST_PIXELS][:most]
+    pixels = {row: bytearray() for row in own}
+    recipe = bytearray()
+    if layout is not None:
+        recipe += varint(_SORTED) + varint(contents)
+    mains = []
+    for spans_of_it in _by_content(spans, streams, contents):
+        of_it, main = _unpacked(view, spans_of_it, pixels)
+        if not main:
+            # An image's beginning in one member, its chunks in another: no part can be empty.
+            return split(content, sorts=False)
+        recipe += of_it
+        mains.append(main)
+    if layout is not None:
+        recipe += layout.encode()
+    return [Part(recipe), *map(Part, mains), *(Part(raw, row) for row, raw in pixels.items())]
+
+
+def _kind_of(content: memoryview) -> Kind:
+    import numpy as np
+
+    from .recall.analysis import kind_of
+
+    return kind_of(np.frombuffer(content, np.uint8))
+
+
+def _by_content(
+    spans: Sequence[Span], streams: Sequence[Packed], contents: int
+) -> list[list[tuple[Span, list[Packed]]]]:
+    """Return the spans of each content with the streams inside; those that lie in no span are left packed."""
+    found: list[list[tuple[Span, list[Packed]]]] = [[] for _ in range(contents)]
+    number = 0
+    for span in spans:
+        inside = []
+        while number < len(streams) and streams[number].start < span.start + span.size:
+            stream = streams[number]
+            number += 1
+            if stream.start >= span.start and stream.start + stream.size <= span.start + span.size:
+                inside.append(stream)
+        found[span.place].append((span, inside))
+    return found
+
+
+def _unpacked(
+    view: memoryview, spans: Sequence[tuple[Span, Sequence[Packed]]], pixels: dict[int, bytearray]
+) -> tuple[bytes, bytearray]:
+    """Return what the recipe says of one content's streams, and the content without those of `pixels`.
+
+    The raw bytes of streams whose rows of pixels have one of these lengths are put there.
+    """
+    places = {row: place for place, row in enumerate(pixels, start=1)}
+    recipe, main, gap = bytearray(), bytearray(), 0
+    for span, streams in spans:
+        at = span.start
+        for stream in streams:
+            gap += stream.start - at
+            place = places.get(stream.row, 0)
+            recipe += varint(gap) + varint(len(stream.raw)) + varint(place) + stream.method.encode()
+            main += view[at : stream.start]
+            (pixels[stream.row] if place else main).extend(stream.raw)
+            at, gap = stream.start + stream.size, 0
+        main += view[at : span.start + span.size]
+        gap += span.start + span.size - at
+    return varint(sum(len(streams) for _, streams in spans)) + bytes(recipe), main
 
 
 def join(parts: Sequence[Content], size: int) -> bytearray:
@@ -71,39 +137,69 @@ def join(parts: Sequence[Content], size: int) -> bytearray:
 
     Raises CorruptError for parts that it cannot have made.
     """
-    from .streams import Method, pack
+    from .archives.layout import MOST_CONTENTS, Layout
 
-    recipe = ByteSource(io.BytesIO(parts[0]))
-    raws = [memoryview(part) for part in parts[1:]]
-    begun = [0] * len(raws)
-    content = bytearray()
-
-    def take(place: int, count: int) -> memoryview:
-        start = begun[place]
-        begun[place] += count
-        if begun[place] > len(raws[place]):
-            raise CorruptError("an unpacked segment's parts have less than its recipe says: it is damaged")
-        return raws[place][start : begun[place]]
-
+    source = ByteSource(io.BytesIO(parts[0]))
+    raws = _Raws(parts[1:])
     try:
-        for _ in range(recipe.varint("a recipe's streams", 1, len(parts[0]))):
-            gap = recipe.varint("a recipe's gap", 0, len(raws[0]))
-            count = recipe.varint("a packed stream's size", 0, MOST_SEGMENT)
-            place = recipe.varint("a packed stream's part", 0, len(raws) - 1)
-            method = Method.read(recipe)
-            content += take(0, gap)
-            content += pack(bytes(take(place, count)), method)
-            if len(content) > size:
-                break
+        streams = source.varint("a recipe's streams", _SORTED, len(parts[0]))
+        if streams != _SORTED:
+            content = raws.content(source, 0, 1, streams, size)
+        else:
+            count = source.varint("a recipe's contents", 2, min(MOST_CONTENTS, max(2, len(parts) - 1)))
+            contents = []
+            for place in range(count):
+                streams = source.varint("a recipe's streams", 0, len(parts[0]))
+                contents.append(raws.content(source, place, count, streams, size))
+            content = Layout.read(source, count, size).join(contents, size)
     except TruncatedError:
         raise CorruptError("an unpacked segment's recipe ends too early: it is damaged") from None
-    if recipe.position != len(parts[0]) or any(
-        start != len(raw) for start, raw in zip(begun[1:], raws[1:], strict=True)
-    ):
+    if source.position != len(parts[0]) or not raws.are_used_up:
         raise CorruptError("an unpacked segment's recipe leaves bytes of its parts over: it is damaged")
-    content += raws[0][begun[0] :]
     if len(content) != size:
         raise CorruptError(
             f"an unpacked segment packs again to {len(content)} bytes, not {size}: it is damaged"
         )
     return content
+
+
+class _Raws:
+    """The parts behind a recipe, and how many bytes of each were taken."""
+
+    def __init__(self, parts: Sequence[Content]) -> None:
+        self._raws = [memoryview(part) for part in parts]
+        self._begun = [0] * len(parts)
+
+    @property
+    def are_used_up(self) -> bool:
+        """Whether nothing is left of any."""
+        return self._begun == [len(raw) for raw in self._raws]
+
+    def _take(self, place: int, count: int) -> memoryview:
+        start = self._begun[place]
+        self._begun[place] += count
+        if self._begun[place] > len(self._raws[place]):
+            raise CorruptError("an unpacked segment's parts have less than its recipe says: it is damaged")
+        return self._raws[place][start : self._begun[place]]
+
+    def content(self, source: ByteSource, own: int, contents: int, streams: int, most: int) -> bytearray:
+        """Return a content whose main part is number `own`, of `contents` that come before the pixels.
+
+        What the recipe says of its streams comes next in `source`. One that gets longer than `most` may end
+        too early.
+        """
+        from .recompression.streams import Method, pack
+
+        if len(self._raws) < contents:
+            raise CorruptError("an unpacked segment has fewer parts than its recipe says: it is damaged")
+        content = bytearray()
+        for _ in range(streams):
+            gap = source.varint("a recipe's gap", 0, len(self._raws[own]))
+            count = source.varint("a packed stream's size", 0, MOST_SEGMENT)
+            place = source.varint("a packed stream's part", 0, len(self._raws) - contents)
+            method = Method.read(source)
+            content += self._take(own, gap)
+            content += pack(bytes(self._take(contents - 1 + place if place else own, count)), method)
+            if len(content) > most:
+                raise CorruptError("an unpacked segment packs again to more than its size: it is damaged")
+        return content + self._take(own, len(self._raws[own]) - self._begun[own])

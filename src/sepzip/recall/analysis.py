@@ -5,6 +5,7 @@ Nothing here decides what decodes: a plan is stored. So floating point does no h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,10 +20,13 @@ from .native import count_differences
 from .placement import processors
 from .plan import MOST_RECORD, Plan
 
-__all__ = ["choose_plan"]
+__all__ = ["choose_plan", "kind_of"]
 
 _SAMPLE, _LONG_SAMPLE = 1 << 15, 1 << 17
 """Bytes that candidates are tried on; most bytes, a sixteenth of a segment, where that itself takes long."""
+
+_SAMPLE_PIECES = 4
+"""Places from which these bytes are."""
 
 _LONGEST_NUMBER = 8
 
@@ -43,6 +47,24 @@ _PRIMED_MOST = {
 }
 """By profile, the bytes of a segment up to which reading the primer first can be worth its time: of the plan
 that is best without."""
+
+
+_BASES = b"ACGTNacgtn\r\n"
+"""What a genome is made of."""
+
+_LEAST_NUMBERS = 1 << 18
+"""The fewest bytes of which records and samples are told apart."""
+
+_LEAST_DENSE, _DENSE = 1 << 15, 7.0
+"""The fewest bytes, and how many bits each has by itself, of what is packed or encrypted."""
+
+_KINDS_OF_NUMBERS = (
+    ("wide samples", _SAMPLES, 2),
+    ("floats", _FLOATS, 0),
+    ("records", _RECORDS, 0),
+    ("samples", _SAMPLES, 1),
+)
+"""By name the profile and the samples of a plan; the first of them that could be best names the kind."""
 
 
 def _difference_entropies(data: NDArray[np.uint8], most: int, pieces: int) -> NDArray[np.float64]:
@@ -67,18 +89,31 @@ def choose_plan(data: NDArray[np.uint8], model: ModelSettings, row: int = 0) -> 
     # The more is seen, the surer what differs by little: enwik8's first four megabytes are text by 32 KiB
     # and markup by 128, which takes 0.5 % less.
     length = max(_SAMPLE, min(len(data) // 16, _LONG_SAMPLE)) if model.recurrent else _SAMPLE
-    start = max(0, (len(data) - length) // 2)
-    # Samples and 8-byte numbers begin in it where they begin in the segment; a record may begin anywhere, for
-    # its columns are told apart whatever the first one's number.
-    start -= start % _LONGEST_NUMBER
-    sample = data[start : start + length]
     with ThreadPoolExecutor(min(len(candidates), processors())) as pool:
-        sizes = list(pool.map(lambda plan: _size(sample, plan, model), candidates))
+        sizes = list(pool.map(lambda plan: _size(_sample(data, length, plan), plan, model), candidates))
     size, plan = min(zip(sizes, candidates, strict=True), key=lambda tried: tried[0])
     primed = plan._replace(primer=1)
-    if _may_read_primer(plan, data) and _size(sample, primed, model) < size:
+    if _may_read_primer(plan, data) and _size(_sample(data, length, plan), primed, model) < size:
         return primed
     return plan
+
+
+def _sample(data: NDArray[np.uint8], length: int, plan: Plan) -> NDArray[np.uint8]:
+    """Return `length` bytes of the data, or all of it, in pieces: its middle may be unlike the rest.
+
+    Records and numbers go on over a piece's end as they do in the data: each piece begins whole ones of them
+    behind the place that it has in the sample.
+    """
+    if len(data) <= length:
+        return data
+    step = math.lcm(_LONGEST_NUMBER, max(1, plan.record))
+    piece = length // _SAMPLE_PIECES
+    between = (len(data) - piece) // _SAMPLE_PIECES
+    starts = [
+        number * piece + (number * between + between // 2 - number * piece) // step * step
+        for number in range(_SAMPLE_PIECES)
+    ]
+    return np.concatenate([data[start : start + piece] for start in starts])
 
 
 def _may_read_primer(plan: Plan, data: NDArray[np.uint8]) -> bool:
@@ -98,32 +133,68 @@ def _size(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
     return len(block.payload) if block else 0
 
 
+def kind_of(data: NDArray[np.uint8]) -> tuple[str, int] | None:
+    """Return what kind of numbers or code this is, and the bytes of a record or 0: one plan suits all of it.
+
+    None stands for all that is coded no worse among others: texts of all kinds, which have words in common,
+    and what is of no kind. It is told without trying plans, for members of archives, of which there may be
+    many.
+    """
+    spread = _Spread(data)
+    if spread.is_text:
+        return ("genome", 0) if spread.counts[list(_BASES)].sum() > 0.95 * spread.size else None
+    if _calls(data):
+        return "program", 0
+    numbers = _plans_of_numbers(data) if len(data) >= _LEAST_NUMBERS else None
+    for name, profile, sample in _KINDS_OF_NUMBERS:
+        for plan in numbers or []:
+            if (plan.profile, plan.sample) == (profile, sample):
+                return name, max(other.record for other in numbers or [])
+    return ("dense", 0) if len(data) >= _LEAST_DENSE and _entropy(data) >= _DENSE else None
+
+
+class _Spread:
+    """How often each byte occurs in data, of which up to 128 KiB are looked at."""
+
+    def __init__(self, data: NDArray[np.uint8]) -> None:
+        sample = data[:: max(1, len(data) // (1 << 16))]
+        self.size = len(sample)
+        self.counts = counts = np.bincount(sample, minlength=256)
+        printable = counts[32:127].sum() + counts[[9, 10, 13]].sum() + counts[128:].sum()
+        self.control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
+        self.is_text = bool(self.control <= 0.005 * self.size and counts[128:].sum() < 0.3 * printable)
+
+
 def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     """Return the plans that could be best, by how bytes are spread and repeat."""
-    sample = data[:: max(1, len(data) // (1 << 16))]
-    counts = np.bincount(sample, minlength=256)
-    printable = counts[32:127].sum() + counts[[9, 10, 13]].sum() + counts[128:].sum()
-    control = counts[:32].sum() - counts[[9, 10, 13]].sum() + counts[127]
-    letters = np.count_nonzero(counts > len(sample) // 200)
-    if control <= 0.005 * len(sample) and counts[128:].sum() < 0.3 * printable:
+    spread = _Spread(data)
+    if spread.is_text:
         text = [Plan(_TEXT), Plan(_MARKUP)]
-        if counts[10] * 1000 > len(sample):
+        if spread.counts[10] * 1000 > spread.size:
             # Without lines a table's contexts say little.
             text.append(Plan(_TABLE))
         if _is_in_pieces(data):
             text.append(Plan(_IN_PIECES))
+        letters = np.count_nonzero(spread.counts > spread.size // 200)
         return [Plan(_GENOME), *text] if letters <= 8 else text
     calls = _calls(data)
     # The middle of a program may be its data, which says little for instructions or against them.
     candidates = [Plan(_X86 if calls else _PROGRAM, calls=calls)]
-    if control <= 0.15 * len(sample):
+    if spread.control <= 0.15 * spread.size:
         # An archive of texts has zeros between them.
         candidates.append(Plan(_MARKUP))
         if _is_in_pieces(data):
             candidates.append(Plan(_IN_PIECES))
+    numbers = _plans_of_numbers(data)
+    return [*candidates, Plan(_TEXT)] if numbers is None else candidates + numbers
+
+
+def _plans_of_numbers(data: NDArray[np.uint8]) -> list[Plan] | None:
+    """Return the plans for records and samples that could be best, None where there is too little to say."""
     most = min(_RECORD_MOST, len(data) // 8)
     if len(data) <= most + 2 * _PIECE:
-        return [*candidates, Plan(_TEXT)]
+        return None
+    candidates = []
     pieces = min(_PIECES, max(1, (len(data) - most) // _PIECE - 1))
     entropies = _difference_entropies(data, most, pieces)
     record = _record(entropies, 3, 1)
