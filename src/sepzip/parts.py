@@ -57,7 +57,7 @@ def split(content: Content, *, sorts: bool) -> list[Part]:
 
     view = memoryview(content).cast("B")
     streams = find(view, min((MOST_TIMES - 1) * len(view), MOST_SEGMENT - len(view)))
-    layout = find_layout(view, _kind_of) if sorts else None
+    layout = find_layout(view, _kinds_of) if sorts else None
     if not streams and layout is None:
         return [Part(content)]
     contents = 1 if layout is None else layout.contents
@@ -84,12 +84,19 @@ def split(content: Content, *, sorts: bool) -> list[Part]:
     return [Part(recipe), *map(Part, mains), *(Part(raw, row) for row, raw in pixels.items())]
 
 
-def _kind_of(content: memoryview) -> Kind:
+def _kinds_of(pieces: Sequence[memoryview]) -> list[Kind]:
+    """Return what kind each piece is of; they are looked at side by side."""
+    if not pieces:
+        return []
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     from .recall.analysis import kind_of
+    from .recall.placement import processors
 
-    return kind_of(np.frombuffer(content, np.uint8))
+    with ThreadPoolExecutor(processors()) as pool:
+        return list(pool.map(lambda piece: kind_of(np.frombuffer(piece, np.uint8)), pieces))
 
 
 def _by_content(

@@ -7,7 +7,7 @@ a run of members of a tar archive, whose headers are of one and whose data of ot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -110,31 +110,34 @@ class Layout:
         return joined
 
 
-def find_layout(content: memoryview, kind_of: Callable[[memoryview], Kind]) -> Layout | None:
+def find_layout(
+    content: memoryview, kinds_of: Callable[[Sequence[memoryview]], Sequence[Kind]]
+) -> Layout | None:
     """Return how content, bytes, is sorted by what its tar archives' members are; None if it stays as it is.
 
-    `kind_of` returns the kind of what it is given, None for what stays where it is, with all headers: in the
-    first content, in its order.
+    `kinds_of` returns the kind of each piece that it is given, None for what stays where it is, with all
+    headers: in the first content, in its order.
     """
-    pieces = list(_pieces(content, kind_of))
+    pieces = list(_pieces(content))
+    kinds = kinds_of([content[piece.data : piece.data + min(piece.size, _TOLD_BY)] for piece in pieces])
     sizes = Counter[Kind]()
-    for piece in pieces:
-        if piece.kind is not None:
-            sizes[piece.kind] += piece.size
+    for piece, kind in zip(pieces, kinds, strict=True):
+        if kind is not None:
+            sizes[kind] += piece.size
     own = [kind for kind, size in sizes.most_common(MOST_CONTENTS - 1) if size >= _LEAST]
     if not own:
         return None
     places = {kind: place for place, kind in enumerate(own, start=_REST + 1)}
     layout = Layout(1 + len(own))
-    for piece in pieces:
-        place = places.get(piece.kind, _REST)
+    for piece, kind in zip(pieces, kinds, strict=True):
+        place = places.get(kind, _REST)
         if not piece.is_member:
             layout.spans.append(Span(piece.start, piece.size, place))
             layout.regions.append(_Region(place, piece.size))
             continue
         layout.spans.append(Span(piece.start, BLOCK, _REST))
         if piece.size:
-            layout.spans.append(Span(piece.start + BLOCK, piece.size, place))
+            layout.spans.append(Span(piece.data, piece.size, place))
         members = layout.regions[-1].members if layout.regions else None
         if members is None:
             members = []
@@ -148,20 +151,23 @@ class _Piece(NamedTuple):
 
     start: int
     size: int
-    kind: Kind
-    is_member: bool = False
+    is_member: bool
+
+    @property
+    def data(self) -> int:
+        """Where its data begin."""
+        return self.start + BLOCK * self.is_member
 
 
-def _pieces(content: memoryview, kind_of: Callable[[memoryview], Kind]) -> Iterator[_Piece]:
+def _pieces(content: memoryview) -> Iterator[_Piece]:
     """Yield the pieces of content that has tar archives in it, and nothing of any other."""
     at = 0
     for run in find_runs(content):
         if run.start > at:
-            yield _Piece(at, run.start - at, kind_of(content[at : run.start][:_TOLD_BY]))
+            yield _Piece(at, run.start - at, False)
         at = run.start
         for size in run.sizes:
-            begin = at + BLOCK
-            yield _Piece(at, size, kind_of(content[begin : begin + size][:_TOLD_BY]) if size else None, True)
-            at = begin + size + padding(size)
+            yield _Piece(at, size, True)
+            at += BLOCK + size + padding(size)
     if 0 < at < len(content):
-        yield _Piece(at, len(content) - at, kind_of(content[at:][:_TOLD_BY]))
+        yield _Piece(at, len(content) - at, False)

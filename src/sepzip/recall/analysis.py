@@ -52,8 +52,8 @@ that is best without."""
 _BASES = b"ACGTNacgtn\r\n"
 """What a genome is made of."""
 
-_LEAST_NUMBERS = 1 << 18
-"""The fewest bytes of which records and samples are told apart."""
+_LEAST_NUMBERS, _LEAST_SEARCHED = 1 << 18, 1 << 19
+"""The fewest bytes of which records and samples are told apart, and in which long records are looked for."""
 
 _LEAST_DENSE, _DENSE = 1 << 15, 7.0
 """The fewest bytes, and how many bits each has by itself, of what is packed or encrypted."""
@@ -145,7 +145,11 @@ def kind_of(data: NDArray[np.uint8]) -> tuple[str, int] | None:
         return ("genome", 0) if spread.counts[list(_BASES)].sum() > 0.95 * spread.size else None
     if _calls(data):
         return "program", 0
-    numbers = _plans_of_numbers(data) if len(data) >= _LEAST_NUMBERS else None
+    numbers = None
+    if len(data) >= _LEAST_SEARCHED:
+        numbers = _plans_of_numbers(data)
+    elif len(data) >= _LEAST_NUMBERS:
+        numbers = _plans_of_numbers(data, _RECORD_MOST // 8, _PIECES // 3)
     for name, profile, sample in _KINDS_OF_NUMBERS:
         for plan in numbers or []:
             if (plan.profile, plan.sample) == (profile, sample):
@@ -189,13 +193,18 @@ def _candidates(data: NDArray[np.uint8]) -> list[Plan]:
     return [*candidates, Plan(_TEXT)] if numbers is None else candidates + numbers
 
 
-def _plans_of_numbers(data: NDArray[np.uint8]) -> list[Plan] | None:
-    """Return the plans for records and samples that could be best, None where there is too little to say."""
-    most = min(_RECORD_MOST, len(data) // 8)
+def _plans_of_numbers(
+    data: NDArray[np.uint8], longest: int = _RECORD_MOST, pieces: int = _PIECES
+) -> list[Plan] | None:
+    """Return the plans for records and samples that could be best, None where there is too little to say.
+
+    They are told by so many pieces of the data, and records are at most `longest` bytes.
+    """
+    most = min(longest, len(data) // 8)
     if len(data) <= most + 2 * _PIECE:
         return None
     candidates = []
-    pieces = min(_PIECES, max(1, (len(data) - most) // _PIECE - 1))
+    pieces = min(pieces, max(1, (len(data) - most) // _PIECE - 1))
     entropies = _difference_entropies(data, most, pieces)
     record = _record(entropies, 3, 1)
     if record:
