@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -408,20 +409,31 @@ def test_rows_of_pixels_that_are_known_are_tried() -> None:
     assert analysis.choose_plan(data, MODEL).record != 3001
 
 
-@pytest.mark.parametrize("size", [70_000, 70_002, 70_005, 70_007])
-def test_plans_are_tried_where_numbers_begin(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = np.cumsum(np.random.default_rng(4).integers(-300, 301, 40_000)).astype("<i2").view(np.uint8)[:size]
-    begun = set()
+@pytest.mark.parametrize("size", [32_769, 40_003, 70_007, 1_000_001])
+@pytest.mark.parametrize("record", [0, 3, 24, 502, 4095])
+def test_plans_are_tried_on_pieces_from_all_over(size: int, record: int) -> None:
+    """Numbers and records go on: places in the sample and in the data differ by whole ones of them."""
+    data = np.arange(-(-size // 4), dtype="<u4").view(np.uint8)[:size]
+    sample = analysis._sample(data, 1 << 15, Plan(2, record))
+    assert len(sample) == 1 << 15
+    # Each number of four bytes says where it lies, but for those that a piece cuts.
+    places = 4 * sample[: 1 << 15].view("<u4").astype(np.int64) - np.arange(0, 1 << 15, 4)
+    offsets = places.reshape(4, -1)
+    assert (offsets == offsets[:, :1]).all() and (offsets >= 0).all()
+    assert not (offsets % 8).any() and not (offsets % max(1, record)).any()
+    middles = offsets[:, 0] + (np.arange(4) + 0.5) * 8192
+    if size > 300_000:
+        assert (np.abs(middles / size - np.array([1, 3, 5, 7]) / 8) < 0.05).all()
+    few = data[: 1 << 15]
+    assert analysis._sample(few, 1 << 15, Plan(2, record)) is few
 
-    def note(sample: NDArray[np.uint8], plan: Plan, model: ModelSettings) -> int:
-        begun.add(sample.ctypes.data - data.ctypes.data)
-        return plan.profile
 
-    monkeypatch.setattr(analysis, "_size", note)
-    choose(data)
-    (first,) = begun
-    assert first % 8 == 0
-    assert abs(first + (1 << 14) - size // 2) <= 8
+def test_the_middle_alone_chooses_no_plan() -> None:
+    """Steps of sound between two texts, of which there is more, are no reason to code these as sound."""
+    sound = np.cumsum(np.random.default_rng(4).integers(-300, 301, 1 << 15)).astype("<i2").tobytes()
+    source = Path(__file__).read_bytes() * 4
+    assert choose(np.frombuffer(sound, np.uint8)).profile == 3
+    assert choose(np.frombuffer(source + sound + source, np.uint8)).profile != 3
 
 
 def run_of(data: bytes, lanes: int, plan: Plan) -> host.HostEncoding:
