@@ -136,7 +136,7 @@ class Preset:
 
     Below `bytes_per_lane` bytes a lane is not worth having: its start costs more size than working in
     parallel saves time. Lanes that a user asks for are taken at their word, with 1. `unpacks` says that what
-    is packed already is unpacked first.
+    is packed already is unpacked first, and what archives hold is sorted.
     """
 
     model: ModelSettings
@@ -397,7 +397,7 @@ def resolve(
     A network that the SEB cannot stand in front of comes without it. With "drop" the SEB drops patches of no
     weight. With "ngrams" n-grams stand beside the network alone, with "both" beside the one with the SEB. A
     name that is not in NETWORKS can be that of a network of another package (outside.py). Without `unpack`
-    streams that are packed already stay as they are.
+    streams that are packed already, and members of archives, stay as they are.
 
     Raises UsageError for a level outside 1 to 9, an unknown name, "drop" where there is no SEB, n-grams
     beside a memory of contexts, or lanes or a segment size that the format does not have; UnsupportedError

@@ -39,7 +39,7 @@ def compress(
     `level` is 1 to 9, or `network` names the settings; `semantics` False leaves the SEB off, with "drop" it
     drops patches of no weight, "ngrams" puts n-grams beside the network instead, "both" beside the network
     with the SEB; `lanes` is the most lanes of a segment and `segment_size` its most bytes; `unpack` False
-    leaves PNG, GIF, PDF, zip and gzip as they are packed. `device` is "cpu", "cuda" for all CUDA devices,
+    leaves what is packed, and members of tar, as they are. `device` is "cpu", "cuda" for all CUDA devices,
     "cuda:1" or "cuda:0,1" for some, or "auto" for whichever is expected to be done sooner. `streams` segments
     are in flight on each device, fewer where they do not fit into its memory or into `memory_limit` bytes of
     it; what comes out does not depend on how many, nor on the device. Raises UsageError, DeviceError or

@@ -137,7 +137,7 @@ def _levels(function: Callable[..., Options]) -> Callable[..., Options]:
 )
 @click.option("--lanes", type=int, metavar="N", help="Most lanes: more are faster, fewer are smaller.")
 @click.option("--segment", metavar="SIZE", type=read_size, help="Most bytes of a segment, such as 4MiB.")
-@click.option("--no-unpack", is_flag=True, help="Leave PNG, GIF, PDF, zip and gzip as they are packed.")
+@click.option("--no-unpack", is_flag=True, help="Leave what is packed, and members of tar, as they are.")
 @click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N or cuda:N,M.")
 @click.option("--streams", type=int, metavar="N", help="Segments in flight on each device.")
 @click.option(
