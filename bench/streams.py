@@ -39,7 +39,7 @@ from sepzip import devices, engine, presets, runs
 from sepzip.cli.sizes import read_size
 from sepzip.devices import Resources
 from sepzip.jobs import LEAST_CODED
-from sepzip.parts import Part, split
+from sepzip.parts import parts_for
 from sepzip.pipeline import Compressor, bytes_a_segment, compress_stream, decompress_stream
 from sepzip.profile import Profile
 from sepzip.recall.placement import is_sooner_on_cpu
@@ -91,8 +91,8 @@ def main() -> int:
 def warm_up(content: bytes, preset: presets.Preset, device: str) -> None:
     """Code two chunks of each part of the first segment, both ways, so that every kernel is there."""
     first = content[: bytes_a_segment(preset, len(content))]
-    parts = split(first, sorts=preset.model.contexts > 0) if preset.unpacks else [Part(first)]
     model = preset.model
+    parts = parts_for(first, preset)
     for part in parts:
         size = len(part.content)
         lanes = preset.lanes_for(size)

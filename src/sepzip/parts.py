@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CorruptError, TruncatedError
-from .presets import MOST_SEGMENT
+from .presets import MOST_SEGMENT, Preset
 from .segment import MOST_PARTS
-from .wire import ByteSource, varint
+from .wire import ByteSource, Takers, varint
 
 if TYPE_CHECKING:
     from .archives.layout import Kind, Span
     from .recompression.streams import Packed
 
-__all__ = ["MOST_TIMES", "Content", "Part", "join", "split"]
+__all__ = ["MOST_TIMES", "Content", "Part", "join", "parts_for", "split"]
 
 MOST_TIMES = 5
 """A segment's parts have at most so many times its bytes."""
@@ -44,6 +44,11 @@ class Part(NamedTuple):
 
     content: Content
     row: int = 0
+
+
+def parts_for(content: Content, preset: Preset) -> list[Part]:
+    """Return the parts as which a segment's content is coded with this preset."""
+    return split(content, sorts=preset.model.contexts > 0) if preset.unpacks else [Part(content)]
 
 
 def split(content: Content, *, sorts: bool) -> list[Part]:
@@ -147,17 +152,17 @@ def join(parts: Sequence[Content], size: int) -> bytearray:
     from .archives.layout import MOST_CONTENTS, Layout
 
     source = ByteSource(io.BytesIO(parts[0]))
-    raws = _Raws(parts[1:])
+    raws = Takers(parts[1:], "an unpacked segment's parts")
     try:
         streams = source.varint("a recipe's streams", _SORTED, len(parts[0]))
         if streams != _SORTED:
-            content = raws.content(source, 0, 1, streams, size)
+            content = _content(source, raws, 0, 1, streams, size)
         else:
             count = source.varint("a recipe's contents", 2, min(MOST_CONTENTS, max(2, len(parts) - 1)))
             contents = []
             for place in range(count):
                 streams = source.varint("a recipe's streams", 0, len(parts[0]))
-                contents.append(raws.content(source, place, count, streams, size))
+                contents.append(_content(source, raws, place, count, streams, size))
             content = Layout.read(source, count, size).join(contents, size)
     except TruncatedError:
         raise CorruptError("an unpacked segment's recipe ends too early: it is damaged") from None
@@ -170,43 +175,23 @@ def join(parts: Sequence[Content], size: int) -> bytearray:
     return content
 
 
-class _Raws:
-    """The parts behind a recipe, and how many bytes of each were taken."""
+def _content(source: ByteSource, raws: Takers, own: int, contents: int, streams: int, most: int) -> bytearray:
+    """Return a content whose main part is number `own` of `raws`, of `contents` that come before the pixels.
 
-    def __init__(self, parts: Sequence[Content]) -> None:
-        self._raws = [memoryview(part) for part in parts]
-        self._begun = [0] * len(parts)
+    What the recipe says of its streams comes next in `source`. CorruptError where it gets longer than `most`.
+    """
+    from .recompression.streams import Method, pack
 
-    @property
-    def are_used_up(self) -> bool:
-        """Whether nothing is left of any."""
-        return self._begun == [len(raw) for raw in self._raws]
-
-    def _take(self, place: int, count: int) -> memoryview:
-        start = self._begun[place]
-        self._begun[place] += count
-        if self._begun[place] > len(self._raws[place]):
-            raise CorruptError("an unpacked segment's parts have less than its recipe says: it is damaged")
-        return self._raws[place][start : self._begun[place]]
-
-    def content(self, source: ByteSource, own: int, contents: int, streams: int, most: int) -> bytearray:
-        """Return a content whose main part is number `own`, of `contents` that come before the pixels.
-
-        What the recipe says of its streams comes next in `source`. One that gets longer than `most` may end
-        too early.
-        """
-        from .recompression.streams import Method, pack
-
-        if len(self._raws) < contents:
-            raise CorruptError("an unpacked segment has fewer parts than its recipe says: it is damaged")
-        content = bytearray()
-        for _ in range(streams):
-            gap = source.varint("a recipe's gap", 0, len(self._raws[own]))
-            count = source.varint("a packed stream's size", 0, MOST_SEGMENT)
-            place = source.varint("a packed stream's part", 0, len(self._raws) - contents)
-            method = Method.read(source)
-            content += self._take(own, gap)
-            content += pack(bytes(self._take(contents - 1 + place if place else own, count)), method)
-            if len(content) > most:
-                raise CorruptError("an unpacked segment packs again to more than its size: it is damaged")
-        return content + self._take(own, len(self._raws[own]) - self._begun[own])
+    if len(raws) < contents:
+        raise CorruptError("an unpacked segment has fewer parts than its recipe says: it is damaged")
+    content = bytearray()
+    for _ in range(streams):
+        gap = source.varint("a recipe's gap", 0, raws.size(own))
+        count = source.varint("a packed stream's size", 0, MOST_SEGMENT)
+        place = source.varint("a packed stream's part", 0, len(raws) - contents)
+        method = Method.read(source)
+        content += raws.take(own, gap)
+        content += pack(bytes(raws.take(contents - 1 + place if place else own, count)), method)
+        if len(content) > most:
+            raise CorruptError("an unpacked segment packs again to more than its size: it is damaged")
+    return content + raws.take_rest(own)

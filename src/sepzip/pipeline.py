@@ -19,7 +19,7 @@ from .frame import FrameContent, FrameReader, FrameWriter, new_checksum
 from .header import encode_header
 from .jobs import LEAST_CODED, decoding_job, encoding_job
 from .memory import Share, limit_in_bytes, within_limit
-from .parts import MOST_TIMES, Content, Part, split
+from .parts import MOST_TIMES, Content, parts_for
 from .presets import MOST_SEGMENT, Preset
 from .profile import Profile, timed
 from .scheduler import Job, Scheduler
@@ -234,8 +234,7 @@ class Compressor:
         job = None
         if len(content) >= LEAST_CODED:
             with timed(self._profile, "unpack"):
-                sorts = self._preset.model.contexts > 0
-                parts = split(content, sorts=sorts) if self._preset.unpacks else [Part(content)]
+                parts = parts_for(content, self._preset)
             if not self.bytes_in:
                 largest = max(len(part.content) for part in parts)
                 self._fit(largest if last or not self._preset.unpacks else MOST_TIMES * len(content))

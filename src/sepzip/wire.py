@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Sequence
 from typing import Protocol
 
 from .errors import CorruptError, TruncatedError
@@ -14,6 +15,7 @@ __all__ = [
     "ByteSource",
     "SupportsRead",
     "SupportsWrite",
+    "Takers",
     "read_up_to",
     "varint",
     "write_all",
@@ -186,3 +188,37 @@ class ByteSink:
         """Write the CRC-32 of all bytes since the last one."""
         self.write(self._crc.to_bytes(4, "little"))
         self._crc = 0
+
+
+class Takers:
+    """Several byte strings, of each of which the bytes are taken from its beginning on."""
+
+    def __init__(self, contents: Sequence[bytes | bytearray | memoryview], name: str) -> None:
+        """Take from these; `name` is what errors call them all."""
+        self._views = [memoryview(content) for content in contents]
+        self._begun = [0] * len(contents)
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def size(self, place: int) -> int:
+        """Return the bytes of number `place`, those that were taken too."""
+        return len(self._views[place])
+
+    def take(self, place: int, count: int) -> memoryview:
+        """Return the next `count` bytes of number `place`; CorruptError where fewer are left."""
+        start = self._begun[place]
+        self._begun[place] += count
+        if self._begun[place] > len(self._views[place]):
+            raise CorruptError(f"{self._name} have less than is taken of them: the file is damaged")
+        return self._views[place][start : self._begun[place]]
+
+    def take_rest(self, place: int) -> memoryview:
+        """Return what is left of number `place`."""
+        return self.take(place, len(self._views[place]) - self._begun[place])
+
+    @property
+    def are_used_up(self) -> bool:
+        """Whether nothing is left of any."""
+        return self._begun == [len(view) for view in self._views]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import CorruptError
-from ..wire import ByteSource, varint
+from ..wire import ByteSource, Takers, varint
 from .tar import BLOCK, data_size, find_runs, padding
 
 __all__ = ["MOST_CONTENTS", "Layout", "Span", "find_layout"]
@@ -83,29 +83,26 @@ class Layout:
 
     def join(self, contents: list[bytearray], size: int) -> bytearray:
         """Return the `size` bytes that are put together of these contents; CorruptError if they are not."""
-        views, begun = [memoryview(content) for content in contents], [0] * len(contents)
-        joined = bytearray()
+        takers, joined = Takers(contents, "a layout's contents"), bytearray()
 
-        def take(place: int, count: int) -> memoryview:
-            start = begun[place]
-            begun[place] += count
-            if begun[place] > len(views[place]) or len(joined) + count > size:
-                raise CorruptError("a layout takes more than its contents have: the file is damaged")
-            return views[place][start : begun[place]]
+        def put(place: int, count: int) -> memoryview:
+            if len(joined) + count > size:
+                raise CorruptError("a layout makes more than its content's bytes: the file is damaged")
+            taken = takers.take(place, count)
+            joined.extend(taken)
+            return taken
 
         for region in self.regions:
             if region.members is None:
-                joined += take(region.place, region.size)
+                put(region.place, region.size)
                 continue
             for place in region.members:
-                header = bytes(take(region.place, BLOCK))
-                joined += header
-                count = data_size(header)
+                count = data_size(bytes(put(region.place, BLOCK)))
                 if count is None:
                     raise CorruptError("a layout has a member without a header: the file is damaged")
-                joined += take(place, count)
-                joined += bytes(padding(count))
-        if begun != [len(view) for view in views] or len(joined) != size:
+                put(place, count)
+                joined.extend(bytes(padding(count)))
+        if not takers.are_used_up or len(joined) != size:
             raise CorruptError("a layout leaves bytes of its contents over: the file is damaged")
         return joined
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from .quantise import exact_sum, quantise
+from .rows import GRADIENT_MOST
 from .tape import Node, Tape
 
 __all__ = ["gated"]
-
-_GRADIENT_MOST = 1 << 20
 
 
 def gated(tape: Tape, rows: Node, which: Tensor, gates: Node) -> Node:
@@ -25,7 +24,7 @@ def gated(tape: Tape, rows: Node, which: Tensor, gates: Node) -> Node:
         gradient = out.take_gradient()
         rows.add_gradient(gradient)
         by_row = exact_sum(gradient * rows.data, 1).view(-1)
-        whole, scale = quantise(by_row, None, _GRADIENT_MOST)
+        whole, scale = quantise(by_row, None, GRADIENT_MOST)
         sums = torch.zeros(gates.data.shape, dtype=torch.int64, device=which.device)
         sums.index_add_(0, which, whole.to(torch.int64))
         gates.add_gradient(sums.to(torch.float32).mul_(scale))
